@@ -1,0 +1,15 @@
+"""Random numbers for pictures and scores that leave the training's own random state untouched."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch draws from a generator seeded with ``seed``; outside, training goes on as if nothing was drawn."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
