@@ -1,0 +1,421 @@
+"""The adversarial loop that every paper shares.
+
+A paper's module builds ``self.generator`` and ``self.discriminator`` and writes two methods,
+``discriminator_loss(batch)`` and ``generator_loss(batch)``. This file does the rest: who is trained when, on what, and
+what is kept.
+"""
+
+import copy
+import inspect
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
+from gans.losses import AdversarialLoss, NonSaturating
+from gans.optimizers import Adam
+from gans.strategies import DataParallel
+
+Loss = tuple[Tensor, dict[str, Tensor]]  # a scalar to minimise, and what to log beside it by name
+
+
+def images_of(batch: Any) -> Tensor:
+    """The images of a batch: the batch itself or its first element. (N, C, H, W), float in [-1, 1]."""
+    return batch if isinstance(batch, Tensor) else batch[0]
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Inside, no gradient reaches the network's weights; outside, its weights and buffers are as they were.
+
+    Buffers change in forward passes (batch norm's running statistics, spectral norm's vectors), so they are put back.
+    """
+    weights = [p for p in network.parameters() if p.requires_grad]
+    buffers = list(network.buffers())
+    before = [b.clone() for b in buffers]
+    for p in weights:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in weights:
+            p.requires_grad_(True)
+        if buffers:
+            torch._foreach_copy_(buffers, before)
+
+
+class AdversarialModule(LightningModule, ABC):
+    """Two networks trained against each other.
+
+    One iteration takes ``accumulate_grad_batches`` batches and updates the discriminator; every ``n_critic``-th
+    iteration then updates the generator. ``trainer.global_step`` counts generator updates, so ``max_steps``, checkpoint
+    intervals, schedulers and logged steps mean what papers mean by an iteration.
+
+    Args:
+        image_shape: Channels, height and width of the images.
+        generator_optimizer: Optimizer of the generator.
+        discriminator_optimizer: Optimizer of the discriminator.
+        generator_scheduler: Learning rate schedule of the generator, stepped after every generator update.
+        discriminator_scheduler: Learning rate schedule of the discriminator, stepped after every generator update.
+        n_critic: Discriminator updates, each on a fresh batch, before every generator update.
+        accumulate_grad_batches: Batches whose gradients are averaged for one update.
+        gradient_clip_val: Largest norm of an update's gradient over all weights of the network; none clips nothing.
+        channels_last: Keep convolution weights in the memory order (NHWC) that is faster on most devices.
+
+    Raises:
+        MisconfigurationException: An argument is out of range.
+    """
+
+    generator: nn.Module
+    discriminator: nn.Module
+    averaged_generator: nn.Module | None
+    """A moving average of the generator, kept up to date by a callback; pictures and scores use it when it is there."""
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        generator_optimizer: OptimizerCallable = lambda p: Adam(p),
+        discriminator_optimizer: OptimizerCallable = lambda p: Adam(p),
+        generator_scheduler: LRSchedulerCallable | None = None,
+        discriminator_scheduler: LRSchedulerCallable | None = None,
+        n_critic: int = 1,
+        accumulate_grad_batches: int = 1,
+        gradient_clip_val: float | None = None,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value in {"n_critic": n_critic, "accumulate_grad_batches": accumulate_grad_batches}.items():
+            if value < 1:
+                raise MisconfigurationException(f"--model.{name} must be at least 1; got {value}")
+        if gradient_clip_val is not None and gradient_clip_val <= 0:
+            raise MisconfigurationException(f"--model.gradient_clip_val must be positive; got {gradient_clip_val}")
+        self.automatic_optimization = False
+        self.save_hyperparameters()
+        # Checkpoints are read with weights_only=True, so they hold plain values and no Python objects.
+        for name in [name for name, value in self.hparams.items() if not _is_plain(value)]:
+            del self.hparams[name]
+        self.image_shape = image_shape
+        self.optimizer_factories = discriminator_optimizer, generator_optimizer
+        self.scheduler_factories = discriminator_scheduler, generator_scheduler
+        self.n_critic = n_critic
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.gradient_clip_val = gradient_clip_val
+        self.channels_last = channels_last
+        self.averaged_generator = None
+        self._critic_updates = 0
+        self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
+        self._resumed_rng: dict[str, Any] | None = None
+
+    # What a paper writes
+
+    @abstractmethod
+    def discriminator_loss(self, batch: Any) -> Loss:
+        """What the discriminator minimises on a batch. The generator is frozen meanwhile."""
+
+    @abstractmethod
+    def generator_loss(self, batch: Any) -> Loss:
+        """What the generator minimises on a batch. The discriminator is frozen meanwhile."""
+
+    @abstractmethod
+    def generate(self, batch: Any) -> Tensor:
+        """The generated counterpart of a batch: as many images, (N, C, H, W) in [-1, 1]."""
+
+    def real(self, batch: Any) -> Tensor:
+        """The real images that ``generate(batch)`` is to be compared with, (N, C, H, W) in [-1, 1]."""
+        return images_of(batch)
+
+    # Training
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        networks = self.discriminator, self.generator
+        optimizers = [make(net.parameters()) for make, net in zip(self.optimizer_factories, networks, strict=True)]
+        schedulers = [make(o) for make, o in zip(self.scheduler_factories, optimizers, strict=True) if make]
+        for scheduler in schedulers:
+            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                raise MisconfigurationException(
+                    "--model.generator_scheduler and --model.discriminator_scheduler cannot be ReduceLROnPlateau: a "
+                    "GAN's losses have no plateau to wait for; take a schedule in steps, such as LinearLR."
+                )
+        return optimizers, schedulers
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One batch: a discriminator update, then a generator update when ``n_critic`` of the former are done."""
+        self._waiting.append(batch)
+        if len(self._waiting) < self.accumulate_grad_batches:
+            return
+        batches, self._waiting = self._waiting, []
+        discriminator_optimizer, generator_optimizer = self.optimizers()
+        with frozen(self.generator):
+            logs = self._backward(self.discriminator_loss, batches)
+            # Around LightningOptimizer.step, which would count this update in trainer.global_step.
+            self.trainer.strategy.optimizer_step(discriminator_optimizer.optimizer, lambda: None)
+        discriminator_optimizer.zero_grad()
+        self._critic_updates += 1
+        if self._critic_updates % self.n_critic:
+            return
+        with frozen(self.discriminator):
+            logs |= self._backward(self.generator_loss, batches)
+            generator_optimizer.step()
+        generator_optimizer.zero_grad()
+        for config in self.trainer.lr_scheduler_configs:
+            config.scheduler.step()
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self._log(logs)
+
+    def _backward(self, loss_of: Callable[[Any], Loss], batches: list[Any]) -> dict[str, Tensor]:
+        """Accumulate the mean gradient over the batches; return the logs of the last one."""
+        logs: dict[str, Tensor] = {}
+        for batch in batches:
+            loss, logs = loss_of(batch)
+            self.manual_backward(loss / len(batches) if len(batches) > 1 else loss)
+        return logs
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip; Lightning calls this after gradients were averaged over ranks and unscaled."""
+        if self.gradient_clip_val is None:
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # Lightning leaves this to fused optimizers, whose step comes after clipping
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(weights, self.gradient_clip_val)
+
+    def _log(self, logs: dict[str, Tensor]) -> None:
+        """Send losses and learning rates to the loggers: only here do values leave the device."""
+        values = {name: value.item() for name, value in logs.items()}
+        rates = {
+            f"lr/{name}": optimizer.param_groups[0]["lr"]
+            for name, optimizer in zip(("discriminator", "generator"), self.trainer.optimizers, strict=True)
+        }
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values | rates, step=self.global_step)
+        # Lightning counts batches on its own axis, so it only gets the progress bar's copy.
+        self.log_dict({name: v for name, v in values.items() if name.startswith("loss/")}, prog_bar=True, logger=False)
+
+    def on_train_start(self) -> None:
+        if self.trainer.world_size > 1:
+            torch.manual_seed(torch.initial_seed() + self.global_rank)  # every rank draws its own noise
+        if self._resumed_rng is not None:
+            _set_rng_state(self._resumed_rng)
+            self._resumed_rng = None
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0 and self.current_epoch == 0:
+            self._check(images_of(batch))
+
+    def _check(self, images: Tensor) -> None:
+        """The mistakes that loaders of one's own make; looked for once, in the first batch."""
+        if tuple(images.shape[1:]) != tuple(self.image_shape):
+            raise MisconfigurationException(
+                f"The data's images are {tuple(images.shape[1:])}, but {type(self).__name__} was built for "
+                f"image_shape={tuple(self.image_shape)} (channels, height, width): make the two equal."
+            )
+        low, high = images.aminmax()
+        if low < -1.01 or high > 1.01:
+            raise MisconfigurationException(
+                f"The data's pixels go from {low:.3g} to {high:.3g}; images must be float in [-1, 1] (x / 127.5 - 1)."
+            )
+
+    # Pictures and scores
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Nothing: scores and pictures are made by callbacks, from ``generate`` and ``real``."""
+
+    test_step = validation_step
+
+    def on_validation_epoch_start(self) -> None:
+        if isinstance(self.trainer.strategy, DataParallel):
+            self.trainer.strategy.average_buffers()
+
+    @contextmanager
+    def sampling(self) -> Iterator[nn.Module]:
+        """The network that makes pictures: the averaged generator if there is one, in eval mode, without gradients."""
+        network = self.generator if self.averaged_generator is None else self.averaged_generator
+        training = network.training
+        network.eval()
+        try:
+            with torch.no_grad():
+                yield network
+        finally:
+            network.train(training)
+
+    def start_averaging(self) -> None:
+        """Give the module an ``averaged_generator``, a copy of the generator as it is now, unless it has one."""
+        if self.averaged_generator is None:
+            self.averaged_generator = copy.deepcopy(self.generator).requires_grad_(False)
+
+    # Checkpoints
+
+    def setup(self, stage: str) -> None:
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        rng = [_rng_state()]
+        if self.trainer.world_size > 1:
+            rng = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(rng, _rng_state())
+        checkpoint["gan"] = {
+            "class": _name(type(self)),
+            "critic_updates": self._critic_updates,
+            # Plain tuples, because weights_only=True refuses the data's own tuple types.
+            "waiting": [tuple(batch) if isinstance(batch, tuple) else batch for batch in self._waiting],
+            "rng": rng,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("gan", {})
+        if state.get("class") != _name(type(self)):
+            raise MisconfigurationException(
+                f"The checkpoint holds a {state.get('class', 'model of another program')}, but the model is a "
+                f"{_name(type(self))}: give the checkpoint of such a model, or the --model that wrote it."
+            )
+        weights = checkpoint["state_dict"]
+        average = "averaged_generator."
+        if any(key.startswith(average) for key in weights):
+            self.start_averaging()
+        elif self.averaged_generator is not None:  # averaging begins with this run
+            raw = {key: value for key, value in weights.items() if key.startswith("generator.")}
+            weights |= {average + key.removeprefix("generator."): value for key, value in raw.items()}
+        own = self.state_dict()
+        for key in own.keys() | weights.keys():
+            here, there = (tuple(d[key].shape) if key in d else "missing" for d in (own, weights))
+            if here != there:
+                raise MisconfigurationException(
+                    f"The checkpoint does not fit this {type(self).__name__}: {key} is {there} in the checkpoint and "
+                    f"{here} in the model; give --model and --data the settings the checkpoint was trained with."
+                )
+        self._critic_updates = state["critic_updates"]
+        self._waiting = state["waiting"]
+        trainer = self._trainer
+        if trainer is not None and len(state["rng"]) == trainer.world_size:
+            self._resumed_rng = state["rng"][trainer.global_rank]
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, average: bool = True, map_location: Any = "cpu", **kwargs: Any
+    ) -> Self:
+        """Build the model a checkpoint was saved from and load its weights, ready for ``sample``.
+
+        Nothing that the file names is imported or called: optimizers, schedulers and losses given by class path are
+        left at the class's defaults, unless passed here.
+
+        Args:
+            checkpoint_path: A file written by the trainer.
+            average: Sample from the averaged generator where the checkpoint holds one; ``False`` takes the raw one.
+            map_location: Device for the weights.
+            **kwargs: Constructor arguments that replace the saved ones.
+
+        Raises:
+            MisconfigurationException: The file holds another kind of model, or weights of other shapes.
+        """
+        checkpoint = torch.load(checkpoint_path, map_location=map_location, weights_only=True)
+        saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        plain = {k: v for k, v in saved.items() if not k.startswith("_") and not isinstance(v, dict) and v is not None}
+        accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
+        model = cls(**{k: v for k, v in plain.items() if k in accepted} | kwargs)
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+        if not average:
+            model.averaged_generator = None
+        return model.to(map_location).eval()
+
+
+class NoiseGAN(AdversarialModule):
+    """A GAN that turns noise into images, trained with an adversarial loss on the discriminator's raw outputs.
+
+    Args:
+        latent_dim: Size of the noise vector z.
+        loss: Adversarial loss; any of ``gans.losses``.
+        predict_images: Images that ``predict`` draws.
+        **kwargs: See AdversarialModule.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 100,
+        loss: AdversarialLoss = NonSaturating(),  # noqa: B008
+        predict_images: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.latent_dim = latent_dim
+        self.loss = loss
+        self.predict_images = predict_images
+
+    def noise(self, n: int) -> Tensor:
+        """n noise vectors, (n, latent_dim), standard normal."""
+        return torch.randn(n, self.latent_dim, device=self.device, dtype=self.dtype)
+
+    def discriminator_loss(self, batch: Any) -> Loss:
+        real = images_of(batch)
+        with torch.no_grad():
+            fake = self.generator(self.noise(len(real)))
+        # Two passes: batch norm must see real and generated images apart (DCGAN's recipe).
+        real_score, fake_score = self.discriminator(real).float(), self.discriminator(fake).float()
+        loss = self.loss.discriminator(real_score, fake_score)
+        logs = {"loss/discriminator": loss, "score/real": real_score.mean(), "score/fake": fake_score.mean()}
+        return loss, logs
+
+    def generator_loss(self, batch: Any) -> Loss:
+        fake = self.generator(self.noise(len(images_of(batch))))
+        loss = self.loss.generator(self.discriminator(fake).float())
+        return loss, {"loss/generator": loss}
+
+    def generate(self, batch: Any) -> Tensor:
+        return self.sample(len(images_of(batch)))
+
+    def sample(self, n: int) -> Tensor:
+        """Draw n images, (n, C, H, W) in [-1, 1], from the averaged generator if there is one, in eval mode."""
+        return self.sample_from(self.noise(n))
+
+    def sample_from(self, noise: Tensor) -> Tensor:
+        """The images of given noise (n, latent_dim); same noise, same images."""
+        with self.sampling() as generator:
+            return generator(noise).float()
+
+    def predict_dataloader(self) -> DataLoader:
+        return DataLoader(range(self.predict_images), batch_size=64)  # type: ignore[arg-type]
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Images for the image numbers in the batch."""
+        return self.sample(len(batch))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether weights_only=True can read the value back."""
+    if isinstance(value, dict):
+        return all(_is_plain(v) for v in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(v) for v in value)
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _rng_state() -> dict[str, Any]:
+    """This process's random state, in types that weights_only=True reads back."""
+    state = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    random.setstate(state["python"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())

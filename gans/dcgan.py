@@ -1,0 +1,90 @@
+"""DCGAN: Unsupervised Representation Learning with Deep Convolutional GANs (Radford et al., 2015, arXiv 1511.06434)."""
+
+from itertools import pairwise
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from gans.base import NoiseGAN
+
+
+class Generator(nn.Sequential):
+    """Noise (N, latent_dim) to images (N, C, S, S) in [-1, 1]: project to 4x4, then double the size up to S (figure 1).
+
+    Transposed convolutions with stride 2, batch norm and ReLU everywhere but the output, which is a Tanh (section 3).
+    """
+
+    def __init__(self, channels: int, size: int, latent_dim: int, width: int) -> None:
+        widths = _widths(size, width)[::-1]
+        layers: list[nn.Module] = [
+            nn.Unflatten(1, (latent_dim, 1, 1)),
+            nn.ConvTranspose2d(latent_dim, widths[0], 4, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
+        ]
+        for before, after in pairwise(widths):
+            layers += [
+                nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+        super().__init__(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1), nn.Tanh())
+
+
+class Discriminator(nn.Sequential):
+    """Images (N, C, S, S) to logits (N,): halve the size down to 4x4, then one convolution to a number.
+
+    Strided convolutions and LeakyReLU(0.2), batch norm everywhere but the first layer and the output (section 3).
+    """
+
+    def __init__(self, channels: int, size: int, width: int) -> None:
+        widths = _widths(size, width)
+        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for before, after in pairwise(widths):
+            layers += [
+                nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+            ]
+        super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4), nn.Flatten(0))
+
+
+def _widths(size: int, width: int) -> list[int]:
+    """Channels after each halving of the size down to 4: doubled every time, up to eight times the first."""
+    return [width * min(2**i, 8) for i in range(size.bit_length() - 3)]
+
+
+def initialise(module: nn.Module) -> None:
+    """DCGAN's initialisation (section 4, official code): weights N(0, 0.02), batch norm gains N(1, 0.02)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+class DCGAN(NoiseGAN):
+    """Deep convolutional GAN with the non-saturating loss.
+
+    Section 4's settings are the defaults: Adam 2e-4, beta1 0.5, z of 100. Noise is normal and kernels are 4x4, as in
+    the PyTorch example most work builds on; the official code draws z from U(-1, 1) and uses 5x5 kernels.
+
+    Args:
+        image_shape: Channels, height and width of the images: square, a power of two from 16 to 256.
+        width: Channels of the layer nearest the image (128 in figure 1); layers further in have up to eight times more.
+        **kwargs: See NoiseGAN.
+
+    Raises:
+        MisconfigurationException: The images are not square or their size is not such a power of two.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], width: int = 128, **kwargs: Any) -> None:
+        super().__init__(image_shape=image_shape, **kwargs)
+        channels, height, size = image_shape
+        if height != size or size not in (16, 32, 64, 128, 256):
+            raise MisconfigurationException(
+                f"DCGAN needs square images whose size is a power of two from 16 to 256; got {height}x{size}: "
+                "set --data.image_size to 16, 32, 64, 128 or 256."
+            )
+        self.generator = Generator(channels, size, self.latent_dim, width).apply(initialise)
+        self.discriminator = Discriminator(channels, size, width).apply(initialise)

@@ -1,0 +1,64 @@
+"""GAN: Generative Adversarial Networks (Goodfellow et al., 2014, arXiv 1406.2661)."""
+
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+
+from gans.base import NoiseGAN
+
+
+class Generator(nn.Sequential):
+    """Multilayer perceptron from noise (N, latent_dim) to images (N, C, H, W) in [-1, 1] (section 5)."""
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, hidden: int) -> None:
+        super().__init__(
+            nn.Linear(latent_dim, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, prod(image_shape)),
+            nn.Tanh(),
+            nn.Unflatten(1, image_shape),
+        )
+
+
+class Discriminator(nn.Sequential):
+    """Multilayer perceptron from images (N, C, H, W) to logits (N,), positive for real."""
+
+    def __init__(self, image_shape: tuple[int, int, int], hidden: int, dropout: float) -> None:
+        super().__init__(
+            nn.Flatten(),
+            nn.Linear(prod(image_shape), hidden),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).squeeze(1)
+
+
+class GAN(NoiseGAN):
+    """The original GAN: two multilayer perceptrons and the non-saturating loss (section 3).
+
+    ``loss: gans.losses.Minimax`` plays the game of equation 1 instead. As in the paper the generator mixes rectifiers
+    with a squashing output and the discriminator uses dropout. Its maxout units, uniform noise and momentum SGD are
+    replaced by what the field settled on: leaky rectifiers, normal noise and Adam (2e-4, beta1 0.5).
+
+    Args:
+        image_shape: Channels, height and width of the images; any size.
+        hidden: Width of both hidden layers of both networks.
+        dropout: Share of the discriminator's hidden units dropped in training.
+        **kwargs: See NoiseGAN.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], hidden: int = 512, dropout: float = 0.3, **kwargs: Any
+    ) -> None:
+        super().__init__(image_shape=image_shape, **kwargs)
+        self.generator = Generator(image_shape, self.latent_dim, hidden)
+        self.discriminator = Discriminator(image_shape, hidden, dropout)
