@@ -1,0 +1,18 @@
+"""Pictures, averaging, checkpoints and scores; nothing here knows a particular GAN or data set."""
+
+from callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from callbacks.ema import EMA
+from callbacks.metrics_file import MetricsFile
+from callbacks.progress import Progress
+from callbacks.samples import ImageWriter, Samples
+
+__all__ = [
+    "EMA",
+    "AtomicCheckpointIO",
+    "BestCheckpoint",
+    "ImageWriter",
+    "LastCheckpoint",
+    "MetricsFile",
+    "Progress",
+    "Samples",
+]

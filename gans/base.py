@@ -35,6 +35,11 @@ def images_of(batch: Any) -> Tensor:
     return batch if isinstance(batch, Tensor) else batch[0]
 
 
+def full_precision(scores: Tensor) -> Tensor:
+    """Half-precision outputs of autocast as float32, in which losses are computed; others as they are."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Inside, no gradient reaches the network's weights; outside, its weights and buffers are as they were.
@@ -363,14 +368,14 @@ class NoiseGAN(AdversarialModule):
         with torch.no_grad():
             fake = self.generator(self.noise(len(real)))
         # Two passes: batch norm must see real and generated images apart (DCGAN's recipe).
-        real_score, fake_score = self.discriminator(real).float(), self.discriminator(fake).float()
+        real_score, fake_score = (full_precision(self.discriminator(images)) for images in (real, fake))
         loss = self.loss.discriminator(real_score, fake_score)
         logs = {"loss/discriminator": loss, "score/real": real_score.mean(), "score/fake": fake_score.mean()}
         return loss, logs
 
     def generator_loss(self, batch: Any) -> Loss:
         fake = self.generator(self.noise(len(images_of(batch))))
-        loss = self.loss.generator(self.discriminator(fake).float())
+        loss = self.loss.generator(full_precision(self.discriminator(fake)))
         return loss, {"loss/generator": loss}
 
     def generate(self, batch: Any) -> Tensor:

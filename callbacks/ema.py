@@ -1,0 +1,59 @@
+"""A moving average of the generator's weights, from which better pictures come than from the last ones."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+
+class EMA(Callback):
+    """Keep ``module.averaged_generator``, an exponential moving average of ``module.generator``, in the module.
+
+    The average is a part of the module, so checkpoints hold it beside the raw weights. The half-life is counted in
+    images, so that it means the same for every batch size and number of devices, and it grows with the images seen, so
+    that the first, untrained weights are soon forgotten (Karras et al. 1912.04958; official code). Buffers, such as
+    batch norm's running statistics, are averaged with the weights that they belong to.
+
+    Args:
+        half_life: Images after which old weights count half; 0 keeps no average.
+        ramp_up: The half-life is at most this share of the images seen so far.
+    """
+
+    def __init__(self, half_life: int = 10_000, ramp_up: float = 0.05) -> None:
+        if half_life < 0 or ramp_up <= 0:
+            raise MisconfigurationException(
+                f"--ema.half_life must be 0 or more and --ema.ramp_up positive; got {half_life} and {ramp_up}"
+            )
+        self.half_life = half_life
+        self.ramp_up = ramp_up
+        self._step = 0
+
+    def decay(self, seen: int, batch: int) -> float:
+        """Weight of the old average after an update on ``batch`` images when ``seen`` images were seen in all."""
+        half_life = min(self.half_life, seen * self.ramp_up)
+        return 0.5 ** (batch / half_life)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self.half_life:
+            pl_module.start_averaging()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self.half_life or trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        images = len(pl_module.real(batch)) * trainer.world_size * pl_module.accumulate_grad_batches
+        keep = self.decay(seen=self._step * images, batch=images)
+        average, current = (_floats(net) for net in (pl_module.averaged_generator, pl_module.generator))
+        torch._foreach_lerp_(average, current, 1 - keep)
+
+
+def _floats(network: torch.nn.Module) -> list[Tensor]:
+    """Weights and buffers that can be averaged (batch norm also counts its batches, in an integer)."""
+    return [t.detach() for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]

@@ -1,0 +1,132 @@
+"""Pictures: a grid of samples through training, and the images that ``predict`` writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from callbacks.images import grid, to_uint8, write_png
+from callbacks.randomness import isolated_rng
+
+
+class Samples(Callback):
+    """Draw the same grid every few steps: what the model makes of one fixed batch and fixed noise.
+
+    Writes ``samples/step_NNNNNNN.png`` into the run folder, ``samples/real.png`` once, and sends each picture to loggers
+    that take images. The training's random state is left alone.
+
+    Args:
+        every_n_steps: Generator updates between pictures; 0 draws none.
+        count: Images in the grid.
+        seed: Seed of the fixed noise.
+    """
+
+    def __init__(self, every_n_steps: int = 500, count: int = 64, seed: int = 0) -> None:
+        if every_n_steps < 0 or count < 1:
+            raise MisconfigurationException(
+                f"--samples.every_n_steps must be 0 or more and --samples.count at least 1; "
+                f"got {every_n_steps} and {count}"
+            )
+        self.every_n_steps = every_n_steps
+        self.count = count
+        self.seed = seed
+        self.latest: Path | None = None
+        self._batches: list[Any] = []
+        self._drawn = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._drawn = trainer.global_step
+        loader = trainer.val_dataloaders
+        if not self.every_n_steps or not trainer.is_global_zero or loader is None:
+            return
+        for batch in loader:
+            self._keep(trainer.strategy.batch_to_device(batch, dataloader_idx=0), trainer, pl_module)
+            if self._missing(pl_module) <= 0:
+                break
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self.every_n_steps or not trainer.is_global_zero:
+            return
+        if self._missing(pl_module) > 0:  # no validation data: the first training batches serve
+            self._keep(batch, trainer, pl_module)
+        step = trainer.global_step
+        if step != self._drawn and step % self.every_n_steps == 0:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every_n_steps and trainer.is_global_zero and trainer.global_step != self._drawn and self._batches:
+            self._draw(trainer, pl_module)
+
+    def _missing(self, module: LightningModule) -> int:
+        return self.count - sum(len(module.real(batch)) for batch in self._batches)
+
+    def _keep(self, batch: Any, trainer: Trainer, module: LightningModule) -> None:
+        self._batches.append(batch)
+        path = self._folder(trainer) / "real.png"
+        if self._missing(module) <= 0 and not path.exists():
+            write_png(grid(self._joined(module.real(b) for b in self._batches)), path)
+
+    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
+        self._drawn = step = trainer.global_step
+        with isolated_rng(self.seed, module.device), torch.no_grad():
+            picture = grid(self._joined(module.generate(batch) for batch in self._batches))
+        self.latest = self._folder(trainer) / f"step_{step:07d}.png"
+        write_png(picture, self.latest)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):  # Weights & Biases
+                logger.log_image("samples", [str(self.latest)], step=step)
+            elif hasattr(logger.experiment, "add_image"):  # TensorBoard
+                logger.experiment.add_image("samples", picture, step)
+
+    def _joined(self, images: Any) -> Tensor:
+        return torch.cat(list(images))[: self.count]
+
+    def _folder(self, trainer: Trainer) -> Path:
+        # Not trainer.log_dir: that waits for the other ranks, which do not come here.
+        return Path((trainer.loggers[0].save_dir if trainer.loggers else None) or trainer.default_root_dir) / "samples"
+
+
+class ImageWriter(BasePredictionWriter):
+    """Write the images that ``predict`` makes: one PNG each, named by number, and ``grid.png`` of the first ones.
+
+    Args:
+        columns: Images in a row of the grid, which is square.
+    """
+
+    def __init__(self, columns: int = 8) -> None:
+        super().__init__(write_interval="batch")
+        self.columns = columns
+        self.folder: Path | None = None
+        self._first: list[Tensor] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "images"
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Tensor,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        assert self.folder is not None
+        assert batch_indices is not None
+        for number, image in zip(batch_indices, to_uint8(prediction).cpu(), strict=True):
+            write_png(image, self.folder / f"{number:05d}.png")
+        if sum(map(len, self._first)) < self.columns**2:
+            self._first.append(prediction.cpu())
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self._first:
+            assert self.folder is not None
+            write_png(grid(torch.cat(self._first)[: self.columns**2], self.columns), self.folder / "grid.png")

@@ -1,0 +1,58 @@
+"""What several test files need."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+import gans
+from gans.base import AdversarialModule
+
+ALL_GANS = [getattr(gans, name) for name in gans.__all__]
+
+
+def small(cls: type[AdversarialModule], **kwargs: Any) -> AdversarialModule:
+    """The smallest sensible model of a class, for 16x16 grey images; every registered GAN accepts these arguments."""
+    sizes = {"width": 4, "hidden": 16, "latent_dim": 8}
+    import inspect
+
+    accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
+    sizes = {name: value for name, value in sizes.items() if name in accepted}
+    return cls(**{"image_shape": (1, 16, 16)} | sizes | kwargs)
+
+
+def images(n: int = 32, shape: tuple[int, int, int] = (1, 16, 16), seed: int = 0) -> torch.Tensor:
+    """n random images in [-1, 1]."""
+    return torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def fit(module: LightningModule, data: Any = None, batch_size: int = 4, **kwargs: Any) -> Trainer:
+    """Train on a tensor of images in order (random ones by default), quietly; returns the trainer."""
+    loader = DataLoader(images() if data is None else data, batch_size=batch_size)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "max_epochs": 1,
+    }
+    trainer = Trainer(**quiet | kwargs)
+    trainer.fit(module, loader)
+    return trainer
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state."""
+    lightning.seed_everything(0, verbose=False)
+
+
+@pytest.fixture(params=ALL_GANS, ids=lambda cls: cls.__name__)
+def gan(request: pytest.FixtureRequest) -> Callable[..., AdversarialModule]:
+    """Every registered GAN in turn, as a function from keyword arguments to a small model."""
+    return lambda **kwargs: small(request.param, **kwargs)

@@ -1,0 +1,314 @@
+"""The adversarial loop: who is trained when, on what, and what is kept. Runs over every registered GAN where it can."""
+
+import copy
+
+import pytest
+import torch
+from conftest import fit, images, small
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from gans import DCGAN, GAN
+from gans.base import NoiseGAN, frozen
+from gans.optimizers import Adam
+
+
+def sgd(lr):
+    return lambda p: torch.optim.SGD(p, lr=lr)
+
+
+def state(network):
+    return copy.deepcopy(network.state_dict())
+
+
+def changed(before, network):
+    return {key for key, value in network.state_dict().items() if not torch.equal(before[key], value)}
+
+
+class Recorder(Callback):
+    """What every generator update saw."""
+
+    def __init__(self):
+        self.steps, self.rates = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.steps.append(trainer.global_step)
+        self.rates.append([o.param_groups[0]["lr"] for o in trainer.optimizers])
+
+
+class Linear(NoiseGAN):
+    """Two linear networks: no batch norm, so that sums over batches can be compared exactly."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"image_shape": (1, 2, 2), "latent_dim": 3} | kwargs)
+        self.generator = nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (1, 2, 2)))
+        self.discriminator = nn.Sequential(nn.Flatten(), nn.Linear(4, 1), nn.Flatten(0))
+
+    def noise(self, n):
+        """Noise that depends on nothing but the number of vectors drawn so far."""
+        start = getattr(self, "drawn", 0)
+        self.drawn = start + n
+        index = torch.arange(start, start + n, dtype=self.dtype)[:, None]
+        return torch.sin(index * torch.tensor([1.0, 2.0, 3.0], dtype=self.dtype))
+
+
+# Only the trained network changes
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_a_step_changes_only_the_trained_network(gan, player):
+    other = {"generator": "discriminator", "discriminator": "generator"}[player]
+    still = {f"{other}_optimizer": sgd(0.0)}  # the other one's step is taken, but moves nothing
+    module = gan(**still)
+    before, before_other = state(getattr(module, player)), state(getattr(module, other))
+    parameters = {name for name, _ in getattr(module, player).named_parameters()}
+    parameters_other = {name for name, _ in getattr(module, other).named_parameters()}
+    fit(module, max_steps=3)
+    assert parameters <= changed(before, getattr(module, player))
+    assert not parameters_other & changed(before_other, getattr(module, other))
+
+
+def test_frozen_keeps_weights_gradients_and_buffers():
+    network = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.utils.parametrizations.spectral_norm(nn.Conv2d(2, 2, 3))
+    )
+    network[0].bias.requires_grad_(False)  # frozen by its owner, and to stay so
+    before = state(network)
+    x = torch.randn(4, 1, 8, 8, requires_grad=True)
+    with frozen(network):
+        network(x).sum().backward()
+    assert not changed(before, network)
+    assert x.grad is not None
+    assert all(p.grad is None for p in network.parameters())
+    assert [p.requires_grad for p in network.parameters()].count(False) == 1
+    network(x)  # and outside it changes again
+    assert changed(before, network)
+
+
+def test_every_loss_term_reaches_the_network_it_trains_and_no_other(gan):
+    module = gan()
+    batch = images(4)
+    loss, _ = module.discriminator_loss(batch)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.discriminator.parameters())
+    assert all(p.grad is None for p in module.generator.parameters())
+    module.zero_grad()
+    with frozen(module.discriminator):
+        loss, _ = module.generator_loss(batch)
+        loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.generator.parameters())
+    assert all(p.grad is None for p in module.discriminator.parameters())
+
+
+def test_each_update_draws_its_own_noise(gan):
+    module = gan()
+    drawn = []
+    noise = module.noise
+    module.noise = lambda n: drawn.append(noise(n)) or drawn[-1]
+    fit(module, max_steps=2)
+    assert len(drawn) == 4
+    assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+# Counting
+
+
+@pytest.mark.parametrize(("n_critic", "accumulate"), [(1, 1), (2, 1), (5, 1), (1, 2), (3, 2)])
+def test_global_step_counts_generator_updates_over_epochs(n_critic, accumulate):
+    module = Linear(n_critic=n_critic, accumulate_grad_batches=accumulate)
+    recorder = Recorder()
+    trainer = fit(module, images(28, (1, 2, 2)), max_epochs=3, callbacks=[recorder])  # 7 batches an epoch
+    batches = range(1, 22)
+    assert recorder.steps == [b // (n_critic * accumulate) for b in batches]
+    assert trainer.global_step == 21 // (n_critic * accumulate)
+
+
+def test_max_steps_means_generator_updates():
+    module = Linear(n_critic=3)
+    recorder = Recorder()
+    assert fit(module, images(400, (1, 2, 2)), max_steps=7, callbacks=[recorder]).global_step == 7
+    assert len(recorder.steps) == 21  # each critic update on a batch of its own
+
+
+def test_schedulers_step_with_the_generator():
+    def halve(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+    module = Linear(
+        n_critic=2,
+        generator_optimizer=sgd(1.0),
+        discriminator_optimizer=sgd(0.5),
+        generator_scheduler=halve,
+        discriminator_scheduler=halve,
+    )
+    recorder = Recorder()
+    trainer = fit(module, images(24, (1, 2, 2)), callbacks=[recorder])  # 6 batches, 3 updates
+    assert recorder.rates == [[0.5, 1], [0.25, 0.5], [0.25, 0.5], [0.125, 0.25], [0.125, 0.25], [0.0625, 0.125]]
+    assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == [0.0625, 0.125]
+
+
+def test_one_scheduler_goes_with_its_own_optimizer():
+    def halve(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+    module = Linear(generator_optimizer=sgd(1.0), discriminator_optimizer=sgd(1.0), generator_scheduler=halve)
+    trainer = fit(module, max_steps=2, data=images(8, (1, 2, 2)))
+    assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == [1.0, 0.25]
+
+
+def test_plateau_schedulers_are_refused():
+    module = Linear(generator_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
+    with pytest.raises(MisconfigurationException, match="ReduceLROnPlateau"):
+        fit(module, images(8, (1, 2, 2)))
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("n_critic", [1, 2])
+def test_accumulated_batches_equal_one_large_batch(n_critic):
+    data = images(32, (1, 2, 2)).double()
+    settings = {"n_critic": n_critic, "generator_optimizer": sgd(0.1), "discriminator_optimizer": sgd(0.1)}
+    torch.manual_seed(1)
+    large = Linear(**settings)
+    parts = Linear(**settings, accumulate_grad_batches=2)
+    parts.load_state_dict(large.state_dict())
+    fit(large, data, batch_size=8, precision="64-true")
+    fit(parts, data, batch_size=4, precision="64-true")
+    for a, b in zip(large.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_are_clipped_to_a_norm():
+    module = Linear(generator_optimizer=sgd(1.0), discriminator_optimizer=sgd(1.0), gradient_clip_val=1e-3)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    fit(module, images(4, (1, 2, 2)))
+    for network in ("generator", "discriminator"):
+        moved = [p - before[name] for name, p in module.named_parameters() if name.startswith(network)]
+        assert torch.cat([m.flatten() for m in moved]).norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_precisions(gan, precision):
+    module = gan()
+    before = state(module)
+    data = images(16).double() if precision == "64-true" else images(16)
+    fit(module, data, max_steps=3, precision=precision)
+    assert all(torch.isfinite(v).all() for v in module.state_dict().values())
+    assert {n for n, _ in module.named_parameters()} <= changed(before, module)
+
+
+def test_losses_are_float32_under_autocast(gan):
+    module = gan()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for loss_of in (module.discriminator_loss, module.generator_loss):
+            loss, _ = loss_of(images(4))
+            assert loss.dtype == torch.float32
+
+
+def test_the_loop_equals_one_written_by_hand():
+    """Two updates of the whole machinery against the same two, spelled out, with Adam, in float64."""
+    data = images(8, (1, 2, 2)).double()
+    torch.manual_seed(3)
+    module = Linear(generator_optimizer=lambda p: Adam(p, lr=0.01), discriminator_optimizer=lambda p: Adam(p, lr=0.02))
+    hand = copy.deepcopy(module).double()
+    fit(module, data, precision="64-true")
+    opt_d = torch.optim.Adam(hand.discriminator.parameters(), 0.02, betas=(0.5, 0.999))
+    opt_g = torch.optim.Adam(hand.generator.parameters(), 0.01, betas=(0.5, 0.999))
+    for real in data.split(4):
+        fake = hand.generator(hand.noise(4)).detach()
+        p_real, p_fake = torch.sigmoid(hand.discriminator(real)), torch.sigmoid(hand.discriminator(fake))
+        d_loss = -(p_real.log() + (1 - p_fake).log()).mean()
+        opt_d.zero_grad()
+        d_loss.backward()
+        opt_d.step()
+        g_loss = -torch.sigmoid(hand.discriminator(hand.generator(hand.noise(4)))).log().mean()
+        opt_g.zero_grad()
+        g_loss.backward()
+        opt_g.step()
+    for a, b in zip(module.parameters(), hand.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("settings", "culprit"),
+    [
+        ({"n_critic": 0}, "n_critic"),
+        ({"accumulate_grad_batches": 0}, "accumulate"),
+        ({"gradient_clip_val": 0.0}, "clip"),
+    ],
+)
+def test_bad_settings_are_named(settings, culprit):
+    with pytest.raises(MisconfigurationException, match=culprit):
+        Linear(**settings)
+
+
+def test_images_of_another_shape_or_range_are_named():
+    with pytest.raises(MisconfigurationException, match=r"\(3, 16, 16\).*image_shape=\(1, 16, 16\)"):
+        fit(small(GAN), images(8, (3, 16, 16)))
+    with pytest.raises(MisconfigurationException, match=r"\[-1, 1\]"):
+        fit(small(GAN), images(8) * 127.5 + 127.5)
+
+
+# Sampling
+
+
+def test_samples_are_images(gan):
+    for shape in [(1, 16, 16), (3, 32, 32)]:
+        module = gan(image_shape=shape)
+        picture = module.sample(5)
+        assert picture.shape == (5, *shape)
+        assert picture.dtype == torch.float32
+        assert picture.abs().max() <= 1
+        assert not picture.requires_grad
+        assert module.generate(images(3, shape)).shape == (3, *shape)
+
+
+def test_sampling_uses_running_statistics_and_changes_nothing(gan):
+    module = gan()
+    module.train()
+    before = state(module)
+    noise = module.noise(4)
+    together = module.sample_from(noise)
+    apart = torch.cat([module.sample_from(z[None]) for z in noise])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    assert not changed(before, module)
+    assert module.generator.training
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_gives_the_same_samples_averaged_or_raw(gan, tmp_path):
+    module = gan(n_critic=2)
+    module.start_averaging()
+    with torch.no_grad():
+        for p in module.averaged_generator.parameters():
+            p.mul_(0.5)
+    trainer = fit(module, max_steps=2)
+    trainer.save_checkpoint(tmp_path / "m.ckpt")
+    cls, noise = type(module), module.noise(3)
+    assert torch.equal(cls.load_from_checkpoint(tmp_path / "m.ckpt").sample_from(noise), module.sample_from(noise))
+    raw = cls.load_from_checkpoint(tmp_path / "m.ckpt", average=False)
+    assert raw.averaged_generator is None
+    module.averaged_generator = None
+    assert torch.equal(raw.sample_from(noise), module.sample_from(noise))
+
+
+def test_checkpoints_hold_plain_data_only(gan, tmp_path):
+    fit(gan(), max_steps=1).save_checkpoint(tmp_path / "m.ckpt")
+    checkpoint = torch.load(tmp_path / "m.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["image_shape"] == (1, 16, 16)
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"generator", "discriminator"}
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    fit(small(GAN), max_steps=1).save_checkpoint(tmp_path / "gan.ckpt")
+    with pytest.raises(MisconfigurationException, match=r"gans\.gan\.GAN.*gans\.dcgan\.DCGAN"):
+        DCGAN.load_from_checkpoint(tmp_path / "gan.ckpt")
+    with pytest.raises(MisconfigurationException, match="(generator|discriminator).*weight"):
+        GAN.load_from_checkpoint(tmp_path / "gan.ckpt", hidden=17)
