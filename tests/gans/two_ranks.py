@@ -1,0 +1,96 @@
+"""Run by test_strategies.py: trains on the ranks that the command line asks for and leaves what each rank has."""
+
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from torch import nn
+from torch.utils.data import DataLoader
+
+from gans import DCGAN
+from gans.base import NoiseGAN
+
+BATCH = 8  # over all ranks
+
+
+class Linear(NoiseGAN):
+    """No batch norm; noise is the rank's part of what one process would draw. Small, so that the sums are few."""
+
+    def __init__(self):
+        super().__init__(image_shape=(1, 2, 2), latent_dim=3, n_critic=2, gradient_clip_val=0.05)
+        self.generator = nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (1, 2, 2)))
+        self.discriminator = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
+        self.draws = 0
+
+    def noise(self, n):
+        self.draws += 1
+        joined = torch.randn(BATCH, 3, dtype=self.dtype, generator=torch.Generator().manual_seed(self.draws))
+        return part(joined, self.trainer)
+
+
+class Record(Callback):
+    """Noise drawn and images seen by this rank."""
+
+    def __init__(self):
+        self.noise, self.images = [], []
+
+    def on_train_start(self, trainer, pl_module):
+        draw = pl_module.noise
+        pl_module.noise = lambda n: self.noise.append(draw(n)) or self.noise[-1]
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.images.append(batch)
+
+
+def part(joined, trainer):
+    """This rank's slice of a joined batch."""
+    each = len(joined) // trainer.world_size
+    return joined[trainer.global_rank * each :][:each]
+
+
+def train(module, data, devices, out, **kwargs):
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **kwargs,
+    )
+    # The loader yields joined batches; each rank takes its slice, as the data modules do.
+    trainer.fit(module, DataLoader(data, batch_size=BATCH, collate_fn=lambda rows: part(torch.stack(rows), trainer)))
+    return trainer
+
+
+def main(out: Path, devices: int) -> None:
+    seed_everything(1)
+    linear = Linear()
+    data = torch.rand(80, 1, 2, 2, dtype=torch.float64) * 2 - 1
+    trainer = train(linear, data, devices, out, precision="64-true")
+    torch.save({"weights": linear.state_dict(), "steps": trainer.global_step}, out / f"linear{trainer.global_rank}.pt")
+
+    seed_everything(trainer.global_rank)  # different weights on purpose: the ranks must start from rank 0's
+    dcgan, record = DCGAN(image_shape=(1, 16, 16), width=4), Record()
+    dcgan.start_averaging()
+    trainer = train(dcgan, torch.rand(40, 1, 16, 16) * 2 - 1, devices, out, callbacks=[record])
+    drifted = {name: b.clone() for name, b in dcgan.named_buffers()}
+    trainer.save_checkpoint(out / f"dcgan{devices}.ckpt")
+    torch.save(
+        {
+            "weights": dict(dcgan.named_parameters()),
+            "drifted": drifted,
+            "settled": dict(dcgan.named_buffers()),
+            "noise": record.noise,
+            "images": record.images,
+        },
+        out / f"dcgan{trainer.global_rank}.pt",
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
