@@ -1,0 +1,75 @@
+"""Sample grids through training, and the images that predict writes."""
+
+import pytest
+import torch
+from conftest import fit, images, small
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torchvision.io import read_image
+
+from callbacks import ImageWriter, MetricsFile, Samples
+from callbacks.images import grid, to_uint8
+from gans import DCGAN, GAN
+
+
+def test_to_uint8_rounds_clips_and_copies():
+    values = torch.tensor([-2.0, -1.0, -1 + 1 / 127.5, 0.0, 1.0, 2.0]).reshape(1, 1, 1, 6)
+    before = values.clone()
+    assert to_uint8(values).flatten().tolist() == [0, 0, 1, 128, 255, 255]
+    assert torch.equal(values, before)
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(every / 127.5 - 1), every)  # the inverse of the data's scaling
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grid_is_row_by_row(channels):
+    picture = grid(torch.stack([torch.full((channels, 4, 4), v) for v in (-1.0, 0.0, 1.0)]), columns=2)
+    assert picture.shape == (channels, 14, 14)
+    assert picture[0, 2, 2] == 0
+    assert picture[0, 2, 8] == 128
+    assert picture[0, 8, 2] == 255
+
+
+def test_pictures_of_one_fixed_noise(tmp_path):
+    """The same noise in every picture, at every interval and at the end."""
+    module = small(DCGAN)
+    samples = Samples(every_n_steps=2, count=9)
+    fit(module, images(40), max_steps=5, callbacks=[samples], logger=MetricsFile(tmp_path))
+    names = sorted(p.name for p in (tmp_path / "samples").iterdir())
+    assert names == ["real.png", "step_0000002.png", "step_0000004.png", "step_0000005.png"]
+    assert samples.latest == tmp_path / "samples" / "step_0000005.png"
+    before = read_image(str(samples.latest))
+    samples._draw(module.trainer, module)
+    assert torch.equal(read_image(str(samples.latest)), before)  # fixed noise
+    real = read_image(str(tmp_path / "samples" / "real.png"))
+    assert torch.equal(real[:1], grid(images(40)[:9]))
+
+
+def test_pictures_leave_the_training_alone(tmp_path):
+    results = []
+    for callbacks in ([], [Samples(every_n_steps=1, count=4)]):
+        torch.manual_seed(1)
+        module = small(DCGAN)
+        fit(module, images(40), max_steps=4, callbacks=callbacks, logger=MetricsFile(tmp_path / str(len(callbacks))))
+        results.append(module.state_dict())
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
+
+
+def test_switched_off(tmp_path):
+    fit(small(GAN), max_steps=2, callbacks=[Samples(every_n_steps=0)], logger=MetricsFile(tmp_path))
+    assert not (tmp_path / "samples").exists()
+    with pytest.raises(MisconfigurationException, match=r"--samples\.count"):
+        Samples(count=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_predict_writes_every_image_and_a_grid(tmp_path, channels):
+    module = small(DCGAN, image_shape=(channels, 16, 16), predict_images=70)
+    trainer = Trainer(logger=MetricsFile(tmp_path), callbacks=[ImageWriter()], enable_progress_bar=False)
+    torch.manual_seed(5)
+    predictions = torch.cat(trainer.predict(module, module.predict_dataloader()))
+    assert len(predictions) == 70
+    assert sorted(p.name for p in (tmp_path / "images").iterdir()) == [f"{i:05d}.png" for i in range(70)] + ["grid.png"]
+    for i in (0, 69):
+        assert torch.equal(read_image(str(tmp_path / "images" / f"{i:05d}.png")), to_uint8(predictions[i : i + 1])[0])
+    assert torch.equal(read_image(str(tmp_path / "images" / "grid.png"))[:1], grid(predictions[:64], 8)[:1])
