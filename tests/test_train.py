@@ -1,0 +1,333 @@
+"""The command line, through ``python train.py`` in a process of its own, on the embedded digits."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torchvision.io import read_image
+
+ROOT = Path(__file__).parents[1]
+QUICK = [
+    "--config",
+    str(ROOT / "configs/quickstart.yaml"),
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+    "--model.width=4",
+    "--data.image_size=16",
+    "--data.batch_size=32",
+    "--samples.every_n_steps=10",
+    "--last.every_n_steps=10",
+    "--score.num_images=200",
+    "--score.num_real=200",
+    "--trainer.val_check_interval=10",
+    "--trainer.log_every_n_steps=5",
+]
+NO_LOGGER = "--trainer.logger=false"
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
+
+
+def environment(folder):
+    """Without an account: no key in the environment and none in the home directory."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "PL_"))}
+    return kept | {"HOME": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder)}
+
+
+def train(*arguments, folder, check=True):
+    done = subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env=environment(folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
+def rows(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One whole run with the default logger."""
+    folder = tmp_path_factory.mktemp("run")
+    done = train(*QUICK, "--trainer.max_steps=25", "--run_dir=out", folder=folder)
+    return folder / "out", done
+
+
+def test_a_run_leaves_everything_in_its_folder_and_says_where(run):
+    out, done = run
+    for path in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "samples/step_0000025.png"):
+        assert (out / path).exists()
+        assert f"out/{path}" in done.stdout
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["model"]["init_args"]["width"] == 4
+    assert config["model"]["init_args"]["generator_optimizer"]["init_args"]["lr"] == 2e-4  # defaults too
+    logged = rows(out)
+    assert {"loss/generator", "loss/discriminator", "score/frechet_pixels"} <= logged[0].keys()
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["final"]["step"] == 25  # scored once more at the end
+    assert "25/25" in done.stderr  # the progress bar
+
+
+def test_wandb_without_an_account_logs_offline_and_says_how_to_sync(run):
+    out, done = run
+    folders = list((out / "wandb").glob("offline-run-*"))
+    assert len(folders) == 1
+    assert f"wandb sync out/wandb/{folders[0].name}" in done.stdout
+
+
+def test_validate_and_predict_from_a_checkpoint_alone(run):
+    out, _ = run
+    before = {p: p.stat().st_mtime for p in out.rglob("*") if p.is_file()}
+    done = train("validate", f"--ckpt_path={out}/checkpoints/best.ckpt", folder=out.parent)
+    assert "score/frechet_pixels" in done.stdout
+    done = train("predict", f"--ckpt_path={out}/checkpoints/best.ckpt", "--model.predict_images=5", folder=out.parent)
+    (images,) = out.glob("predict-*/images")
+    assert sorted(p.name for p in images.iterdir()) == [f"{i:05d}.png" for i in range(5)] + ["grid.png"]
+    assert read_image(str(images / "00000.png")).shape == (1, 16, 16)
+    assert str(images.relative_to(out.parent)) in done.stdout or str(images) in done.stdout
+    assert all(p.stat().st_mtime == then for p, then in before.items())  # the run itself is as it was
+
+
+def test_test_prints_scores(run):
+    out, _ = run
+    done = train("test", "--ckpt_path=best", "--run_dir", out, folder=out.parent, check=False)
+    assert "score/frechet_pixels" in done.stdout, done.stderr
+
+
+# Exact resume
+
+
+def assert_same(a, b):
+    """Checkpoints alike bit for bit, but for what depends on the clock and the folder."""
+    assert a["global_step"] == b["global_step"]
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "gan"):
+        assert_equal(a[key], b[key], key)
+
+
+def assert_equal(a, b, path):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_equal(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{path}.{i}")
+    else:
+        assert a == b, path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["--data.horizontal_flip=true"],
+        ["--data.resident_bytes=0", "--data.num_workers=1"],
+        [
+            "--model.n_critic=2",
+            "--model.accumulate_grad_batches=3",
+            "--model.generator_scheduler=torch.optim.lr_scheduler.LinearLR",
+        ],
+    ],
+    ids=["resident", "streamed", "n_critic, accumulation and scheduler"],
+)
+def test_a_killed_run_resumed_equals_one_that_was_not(tmp_path, settings):
+    """Killed between checkpoints in the middle of the second epoch (55 batches an epoch)."""
+    every = 4 if "--model.n_critic=2" in settings else 20
+    arguments = [
+        *QUICK,
+        NO_LOGGER,
+        f"--trainer.max_steps={every * 4}",
+        f"--last.every_n_steps={every}",
+        f"--trainer.log_every_n_steps={every // 4}",
+        *settings,
+    ]
+    train(*arguments, "--run_dir=whole", folder=tmp_path)
+    killed = subprocess.Popen(
+        command(*arguments, "--run_dir=killed", "--trainer.callbacks+=test_train.Die", f"--trainer.callbacks.step={every * 3 + 2}"),
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, errors = killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL, errors
+    assert load(tmp_path / "killed/checkpoints/last.ckpt")["global_step"] == every * 3
+    train(*arguments, "--run_dir=killed", "--ckpt_path=last", folder=tmp_path)
+    assert_same(load(tmp_path / "whole/checkpoints/last.ckpt"), load(tmp_path / "killed/checkpoints/last.ckpt"))
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")  # losses and scores, to the last digit
+
+
+def test_sigterm_writes_a_checkpoint_and_exits_cleanly(tmp_path):
+    arguments = [*QUICK, NO_LOGGER, "--trainer.max_steps=100000", "--last.every_n_steps=100000", "--run_dir=out"]
+    running = subprocess.Popen(
+        command(*arguments), cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    started = time.monotonic()
+    while not (tmp_path / "out/samples/step_0000020.png").exists():
+        assert running.poll() is None, running.stderr.read()
+        assert time.monotonic() - started < 120
+        time.sleep(0.1)
+    running.send_signal(signal.SIGTERM)
+    out, errors = running.communicate(timeout=60)
+    assert running.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert "--ckpt_path=out/checkpoints/last.ckpt" in out
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] >= 20
+
+
+# Two ranks
+
+
+def test_two_ranks_train_score_and_resume(tmp_path):
+    arguments = [*QUICK, NO_LOGGER, "--trainer.devices=2", "--run_dir=out"]
+    train(*arguments, "--trainer.max_steps=20", folder=tmp_path)
+    train(*arguments, "--trainer.max_steps=30", "--ckpt_path=last", folder=tmp_path)
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 30
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert [entry["step"] for entry in scores["history"]] == [10, 20, 30]
+    done = train("predict", "--ckpt_path=out/checkpoints/last.ckpt", "--model.predict_images=3", folder=tmp_path)
+    assert "images" in done.stdout
+
+
+# What users get wrong
+
+
+def broken(folder):
+    (folder / "broken").mkdir()
+    (folder / "broken/a.png").write_bytes(b"not a picture")
+    return f"--data.data_dir={folder}/broken"
+
+
+FOLDER = ["--config", str(ROOT / "configs/dcgan/image_folder.yaml"), "--score.features=pixels", NO_LOGGER]
+MISTAKES = {
+    "unknown key": ([*QUICK, "--model.widht=4"], ["widht"]),
+    "unknown trainer key": ([*QUICK, "--trainer.max_step=4"], ["max_step"]),
+    "wrong class": ([*QUICK, "--model=DCGNA"], ["DCGNA"]),
+    "wrong type": ([*QUICK, "--trainer.max_steps=many"], ["max_steps", "many"]),
+    "wrong type in the model": ([*QUICK, "--model.width=wide"], ["width", "wide"]),
+    "missing config": (["--config=nowhere.yaml"], ["nowhere.yaml"]),
+    "missing data folder": ([*FOLDER, "--data.data_dir=nowhere"], ["nowhere", "--data.data_dir"]),
+    "missing data set": (
+        ["--config", str(ROOT / "configs/dcgan/mnist.yaml"), "--score.features=pixels", "--data.data_dir=nowhere", NO_LOGGER],
+        ["nowhere", "MNIST"],
+    ),
+    "size": ([*QUICK, "--data.image_size=28"], ["28", "--data.image_size"]),
+    "batch size": ([*QUICK, "--data.batch_size=2000"], ["2000", "1797", "--data.batch_size"]),
+    "missing checkpoint": ([*QUICK, "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
+    "nothing to resume": ([*QUICK, "--ckpt_path=last"], ["last"]),
+    "no weights": ([*QUICK, "--score.features=inception"], ["--score.weights", "--score.features"]),
+    "predict without checkpoint": (["predict", *QUICK], ["--ckpt_path"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_sentence_and_no_training(mistake, tmp_path):
+    arguments, culprits = MISTAKES[mistake]
+    done = train(*arguments, folder=tmp_path, check=False)
+    assert_one_sentence(done, culprits)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def assert_one_sentence(done, culprits):
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    for culprit in culprits:
+        assert culprit in sentence
+    assert done.stderr.rstrip().endswith(sentence)
+    assert len(sentence) < 500
+
+
+def test_a_broken_and_an_empty_folder(tmp_path):
+    done = train(*FOLDER, broken(tmp_path), folder=tmp_path, check=False)
+    assert_one_sentence(done, ["a.png"])
+    (tmp_path / "empty").mkdir()
+    done = train(*FOLDER, f"--data.data_dir={tmp_path}/empty", folder=tmp_path, check=False)
+    assert_one_sentence(done, ["empty"])
+
+
+def test_a_checkpoint_of_another_model_and_a_used_folder(run):
+    out, _ = run
+    done = train(*QUICK, "--model=GAN", f"--ckpt_path={out}/checkpoints/last.ckpt", folder=out.parent, check=False)
+    assert_one_sentence(done, ["gans.dcgan.DCGAN", "gans.gan.GAN"])
+    done = train(*QUICK, "--run_dir=out", folder=out.parent, check=False)
+    assert_one_sentence(done, ["--run_dir=out"])
+
+
+# Help and composition
+
+
+def test_help_shows_the_forms(tmp_path):
+    done = train("--help", folder=tmp_path)
+    for form in ("--config configs/quickstart.yaml", "--ckpt_path=last", "predict --ckpt_path", "--print_config"):
+        assert form in done.stdout
+
+
+def test_configs_compose_and_values_override(tmp_path):
+    (tmp_path / "mine.yaml").write_text("data:\n  init_args:\n    batch_size: 48\ntrainer:\n  max_steps: 7\n")
+    done = train(
+        *QUICK,
+        "--config=mine.yaml",
+        "--data.batch_size=16",
+        "--model.generator_optimizer.lr=1e-4",
+        "--model.discriminator_optimizer=torch.optim.RMSprop",
+        "--model.loss=gans.losses.Minimax",
+        "--print_config",
+        folder=tmp_path,
+    )
+    config = yaml.safe_load(done.stdout)
+    assert config["trainer"]["max_steps"] == 7
+    assert config["data"]["init_args"]["batch_size"] == 16
+    assert config["model"]["init_args"]["generator_optimizer"]["init_args"]["lr"] == 1e-4
+    assert config["model"]["init_args"]["discriminator_optimizer"]["class_path"] == "torch.optim.RMSprop"
+    assert config["model"]["init_args"]["loss"]["class_path"] == "gans.losses.Minimax"
+
+
+def test_secrets_stay_out_of_the_saved_configuration():
+    from train import without_secrets
+
+    config = {"logger": [{"init_args": {"api_key": "s3cret", "project": "p"}}], "tokenizer": "kept", "token": None}
+    assert without_secrets(config) == {
+        "logger": [{"init_args": {"api_key": "***", "project": "p"}}],
+        "tokenizer": "kept",
+        "token": None,
+    }
+
+
+from lightning.pytorch import Callback, Trainer  # noqa: E402
+
+
+class Die(Callback):
+    """Kill the process without warning (used from the command line above)."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
