@@ -1,0 +1,16 @@
+"""CIFAR-10: 50,000 training and 10,000 test photographs in ten classes, 32x32 (Krizhevsky, 2009)."""
+
+from datamodules.downloads import TorchvisionDataModule
+
+
+class CIFAR10(TorchvisionDataModule):
+    """Small photographs, downloaded by torchvision or found as ``DATA_DIR/cifar-10-batches-py/*``.
+
+    Args:
+        **kwargs: See ImageDataModule.
+    """
+
+    channels = 3
+    source = "CIFAR10"
+    folder = "cifar-10-batches-py"
+    url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"

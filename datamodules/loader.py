@@ -1,0 +1,142 @@
+"""Batches of images by index: shuffled anew every epoch for training, in order for evaluation."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+
+class ImageBatch(NamedTuple):
+    """Images (N, C, H, W), uint8 from the loader and float in [-1, 1] for the model, with class labels (N,), if any."""
+
+    image: Tensor
+    label: Tensor | None
+
+
+class Loader:
+    """An epoch of batches, whose order depends on nothing but the seed and the epoch.
+
+    With several ranks, step t of an epoch takes the next ``batch_size * world_size`` images of the shuffled order, of
+    which each rank gets its slice: together the ranks see what one process with the joined batch size would see.
+    Evaluation goes through the images in order and deals whole batches out in turn: rank r gets batches r,
+    r + world_size, and so on, the last of which may be smaller.
+
+    The state counts images, so that a run resumed with another batch size or number of ranks goes on at the same place of
+    the same order. The global random generators are never drawn from.
+
+    Args:
+        images: uint8 images (N, C, H, W) in memory, or the ``.npy`` file that streams them.
+        labels: Class of every image, if any.
+        batch_size: Images a batch and rank.
+        shuffle: Training (shuffled, incomplete batches dropped) or evaluation (in order, all images).
+        seed: Seed of the order.
+        rank: Which of the ranks this is.
+        world_size: How many ranks there are.
+        num_workers: Processes that read a streamed file.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | Path,
+        labels: Tensor | None,
+        batch_size: int,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.total = len(images) if isinstance(images, Tensor) else len(np.load(images, mmap_mode="r"))
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.num_workers = num_workers
+        self.epoch = 0
+        self.position = 0  # batches handed out in this epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return self.total // (self.batch_size * self.world_size)
+        return len(range(self.rank, -(-self.total // self.batch_size), self.world_size))
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        if not self.shuffle:
+            self.position = 0
+        elif self.position >= len(self):
+            self.epoch += 1
+            self.position = 0
+        return self._batches()
+
+    def _batches(self) -> Iterator[ImageBatch]:
+        indices = self._order()[self.position :]
+        for batch in self._resident(indices) if isinstance(self.images, Tensor) else self._streamed(indices):
+            self.position += 1
+            yield batch
+
+    def _order(self) -> list[Tensor]:
+        """The image numbers of every batch that this rank gets in this epoch."""
+        if not self.shuffle:
+            return list(torch.arange(self.total).split(self.batch_size))[self.rank :: self.world_size]
+        seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0]
+        order = torch.randperm(self.total, generator=torch.Generator().manual_seed(int(seed)))
+        each, steps = self.batch_size * self.world_size, len(self)
+        return list(order[: steps * each].view(steps, self.world_size, self.batch_size)[:, self.rank])
+
+    def _resident(self, indices: list[Tensor]) -> Iterator[ImageBatch]:
+        assert isinstance(self.images, Tensor)
+        if self.images.device.type != "cpu" and indices:
+            sizes = [len(part) for part in indices]
+            indices = list(torch.cat(indices).to(self.images.device).split(sizes))  # one transfer an epoch
+        for part in indices:
+            yield ImageBatch(self.images[part], None if self.labels is None else self.labels[part])
+
+    def _streamed(self, indices: list[Tensor]) -> Iterator[ImageBatch]:
+        assert isinstance(self.images, Path)
+        return iter(
+            DataLoader(
+                _File(self.images, self.labels),
+                batch_size=None,
+                sampler=indices,  # type: ignore[arg-type]
+                num_workers=self.num_workers,
+                collate_fn=_as_it_is,
+                pin_memory=torch.cuda.is_available(),
+                generator=torch.Generator(),  # or starting the workers would draw from the global one
+            )
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands: the seed and epoch of its order, and the images of the epoch that are done."""
+        return {"seed": self.seed, "epoch": self.epoch, "images": self.position * self.batch_size * self.world_size}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self.seed, self.epoch = state["seed"], state["epoch"]
+        self.position = state["images"] // (self.batch_size * self.world_size)
+
+
+class _File(Dataset):
+    """Batches of a ``.npy`` file by the image numbers in them; every worker opens the file for itself."""
+
+    def __init__(self, path: Path, labels: Tensor | None) -> None:
+        self.path = path
+        self.labels = labels
+        self._images: np.ndarray | None = None
+
+    def __getitem__(self, indices: Tensor) -> ImageBatch:
+        if self._images is None:
+            self._images = np.load(self.path, mmap_mode="r")
+        return ImageBatch(
+            torch.from_numpy(self._images[indices.numpy()]), None if self.labels is None else self.labels[indices]
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

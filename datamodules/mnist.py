@@ -1,0 +1,16 @@
+"""MNIST: 60,000 training and 10,000 test images of handwritten digits, grey, 28x28 (LeCun et al., 1998)."""
+
+from datamodules.downloads import TorchvisionDataModule
+
+
+class MNIST(TorchvisionDataModule):
+    """Handwritten digits, downloaded by torchvision or found as ``DATA_DIR/MNIST/raw/*-ubyte``.
+
+    Args:
+        **kwargs: See ImageDataModule.
+    """
+
+    channels = 1
+    source = "MNIST"
+    folder = "MNIST/raw"
+    url = "https://ossci-datasets.s3.amazonaws.com/mnist/"
