@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import torch
-from datamodules.base import ImageDataModule
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_only
@@ -29,6 +28,7 @@ from callbacks import (
     Samples,
     Score,
 )
+from datamodules.base import ImageDataModule
 from gans.base import AdversarialModule
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -135,7 +135,7 @@ class CLI(LightningCLI):
             config.trainer.logger = False
             if checkpoint is None:
                 raise MisconfigurationException(
-                    f"{self.subcommand} needs a trained model: give its checkpoint with --ckpt_path (a file, last or best)"
+                    f"{self.subcommand} needs a trained model: give --ckpt_path (a file, last or best)"
                 )
         prepare_wandb(config.trainer.logger, self.run_dir)
 

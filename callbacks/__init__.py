@@ -5,6 +5,7 @@ from callbacks.ema import EMA
 from callbacks.metrics_file import MetricsFile
 from callbacks.progress import Progress
 from callbacks.samples import ImageWriter, Samples
+from callbacks.scores import Score
 
 __all__ = [
     "EMA",
@@ -15,4 +16,5 @@ __all__ = [
     "MetricsFile",
     "Progress",
     "Samples",
+    "Score",
 ]

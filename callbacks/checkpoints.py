@@ -1,4 +1,4 @@
-"""Checkpoints: the last state, from which a run goes on, and the best one by score; both written whole or not at all."""
+"""Checkpoints: the last state, from which a run goes on, and the best by score; both written whole or not at all."""
 
 import os
 from pathlib import Path

@@ -17,8 +17,8 @@ from callbacks.randomness import isolated_rng
 class Samples(Callback):
     """Draw the same grid every few steps: what the model makes of one fixed batch and fixed noise.
 
-    Writes ``samples/step_NNNNNNN.png`` into the run folder, ``samples/real.png`` once, and sends each picture to loggers
-    that take images. The training's random state is left alone.
+    Writes ``samples/step_NNNNNNN.png`` into the run folder, ``samples/real.png`` once, and sends each picture to
+    loggers that take images. The training's random state is left alone.
 
     Args:
         every_n_steps: Generator updates between pictures; 0 draws none.

@@ -25,8 +25,8 @@ class Loader:
     Evaluation goes through the images in order and deals whole batches out in turn: rank r gets batches r,
     r + world_size, and so on, the last of which may be smaller.
 
-    The state counts images, so that a run resumed with another batch size or number of ranks goes on at the same place of
-    the same order. The global random generators are never drawn from.
+    The state counts images, so that a run resumed with another batch size or number of ranks goes on at the same place
+    of the same order. The global random generators are never drawn from.
 
     Args:
         images: uint8 images (N, C, H, W) in memory, or the ``.npy`` file that streams them.

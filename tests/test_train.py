@@ -168,7 +168,12 @@ def test_a_killed_run_resumed_equals_one_that_was_not(tmp_path, settings):
     ]
     train(*arguments, "--run_dir=whole", folder=tmp_path)
     killed = subprocess.Popen(
-        command(*arguments, "--run_dir=killed", "--trainer.callbacks+=test_train.Die", f"--trainer.callbacks.step={every * 3 + 2}"),
+        command(
+            *arguments,
+            "--run_dir=killed",
+            "--trainer.callbacks+=test_train.Die",
+            f"--trainer.callbacks.step={every * 3 + 2}",
+        ),
         cwd=tmp_path,
         env=environment(tmp_path) | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         stderr=subprocess.PIPE,
@@ -185,7 +190,12 @@ def test_a_killed_run_resumed_equals_one_that_was_not(tmp_path, settings):
 def test_sigterm_writes_a_checkpoint_and_exits_cleanly(tmp_path):
     arguments = [*QUICK, NO_LOGGER, "--trainer.max_steps=100000", "--last.every_n_steps=100000", "--run_dir=out"]
     running = subprocess.Popen(
-        command(*arguments), cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*arguments),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     started = time.monotonic()
     while not (tmp_path / "out/samples/step_0000020.png").exists():
@@ -233,7 +243,13 @@ MISTAKES = {
     "missing config": (["--config=nowhere.yaml"], ["nowhere.yaml"]),
     "missing data folder": ([*FOLDER, "--data.data_dir=nowhere"], ["nowhere", "--data.data_dir"]),
     "missing data set": (
-        ["--config", str(ROOT / "configs/dcgan/mnist.yaml"), "--score.features=pixels", "--data.data_dir=nowhere", NO_LOGGER],
+        [
+            "--config",
+            str(ROOT / "configs/dcgan/mnist.yaml"),
+            "--score.features=pixels",
+            "--data.data_dir=nowhere",
+            NO_LOGGER,
+        ],
         ["nowhere", "MNIST"],
     ),
     "size": ([*QUICK, "--data.image_size=28"], ["28", "--data.image_size"]),

@@ -26,7 +26,7 @@ def test_a_write_that_is_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"a": torch.ones(3)}, path)
 
-    def half(checkpoint, file):
+    def half(_, file):
         file.write(b"half")
         raise KeyboardInterrupt
 

@@ -310,5 +310,5 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
     fit(small(GAN), max_steps=1).save_checkpoint(tmp_path / "gan.ckpt")
     with pytest.raises(MisconfigurationException, match=r"gans\.gan\.GAN.*gans\.dcgan\.DCGAN"):
         DCGAN.load_from_checkpoint(tmp_path / "gan.ckpt")
-    with pytest.raises(MisconfigurationException, match="(generator|discriminator).*weight"):
+    with pytest.raises(MisconfigurationException, match=r"(generator|discriminator).*weight"):
         GAN.load_from_checkpoint(tmp_path / "gan.ckpt", hidden=17)

@@ -17,7 +17,7 @@ def test_figure_1():
     module = DCGAN(image_shape=(3, 64, 64))
     sizes = []
     for layer in layers(module.generator, nn.ConvTranspose2d):
-        layer.register_forward_hook(lambda _, x, y: sizes.append(tuple(y.shape[1:])))
+        layer.register_forward_hook(lambda *call: sizes.append(tuple(call[2].shape[1:])))
     module.generator(torch.randn(2, 100))
     assert sizes == [(1024, 4, 4), (512, 8, 8), (256, 16, 16), (128, 32, 32), (3, 64, 64)]
 
@@ -75,7 +75,7 @@ def test_real_and_generated_images_pass_the_discriminator_apart():
     """Batch norm must see them separately: two passes for D's loss, never one of the joined batch."""
     module = DCGAN(image_shape=(1, 16, 16), width=4)
     batches = []
-    module.discriminator.register_forward_hook(lambda _, x, y: batches.append(len(x[0])))
+    module.discriminator.register_forward_hook(lambda *call: batches.append(len(call[1][0])))
     module.discriminator_loss(torch.zeros(6, 1, 16, 16))
     assert batches == [6, 6]
 

@@ -78,6 +78,10 @@ def test_running_statistics_are_settled_when_saving(two):
 def test_a_checkpoint_of_two_ranks_loads_on_one_device(two):
     path = two / "dcgan2.ckpt"
     checkpoint = torch.load(path, weights_only=True)
-    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"generator", "discriminator", "averaged_generator"}
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {
+        "generator",
+        "discriminator",
+        "averaged_generator",
+    }
     assert len(checkpoint["gan"]["rng"]) == 2  # every rank's random state, for an exact resume
     assert DCGAN.load_from_checkpoint(path).sample(2).shape == (2, 1, 16, 16)

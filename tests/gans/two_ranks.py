@@ -49,7 +49,7 @@ def part(joined, trainer):
     return joined[trainer.global_rank * each :][:each]
 
 
-def train(module, data, devices, out, **kwargs):
+def train(module, data, devices, **kwargs):
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -71,13 +71,13 @@ def main(out: Path, devices: int) -> None:
     seed_everything(1)
     linear = Linear()
     data = torch.rand(80, 1, 2, 2, dtype=torch.float64) * 2 - 1
-    trainer = train(linear, data, devices, out, precision="64-true")
+    trainer = train(linear, data, devices, precision="64-true")
     torch.save({"weights": linear.state_dict(), "steps": trainer.global_step}, out / f"linear{trainer.global_rank}.pt")
 
     seed_everything(trainer.global_rank)  # different weights on purpose: the ranks must start from rank 0's
     dcgan, record = DCGAN(image_shape=(1, 16, 16), width=4), Record()
     dcgan.start_averaging()
-    trainer = train(dcgan, torch.rand(40, 1, 16, 16) * 2 - 1, devices, out, callbacks=[record])
+    trainer = train(dcgan, torch.rand(40, 1, 16, 16) * 2 - 1, devices, callbacks=[record])
     drifted = {name: b.clone() for name, b in dcgan.named_buffers()}
     trainer.save_checkpoint(out / f"dcgan{devices}.ckpt")
     torch.save(

@@ -1,0 +1,227 @@
+"""What images are compared by: Inception, a torchvision classifier, a network of one's own, or pixels."""
+
+import difflib
+import importlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.error import URLError
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+
+
+class Features(NamedTuple):
+    """Features (N, D) of images, and class logits (N, K) where the network has any."""
+
+    features: Tensor
+    logits: Tensor | None
+
+
+class Extractor(nn.Module, ABC):
+    """Turns uint8 images (N, C, H, W), grey or RGB, into Features.
+
+    Attributes:
+        resize: How images are brought to the network's size, for the protocol.
+    """
+
+    resize: str
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Features:
+        """See the class."""
+
+
+class Pixels(Extractor):
+    """The image itself, averaged down to 8x8: crude, but there without any download."""
+
+    resize = "mean over areas to 8x8"
+
+    def forward(self, images: Tensor) -> Features:
+        return Features(adaptive_avg_pool2d(images.float().div(255), 8).flatten(1), None)
+
+
+class Inception(Extractor):
+    """Inception-v3 with the weights of the original FID, by torch-fidelity: its pool features and unbiased logits.
+
+    Images are resized bilinearly, without antialiasing, as TensorFlow 1 did for the published tables.
+
+    Args:
+        weights: File with the weights; by default it is downloaded.
+    """
+
+    resize = "bilinear to 299x299 as in TensorFlow 1, no antialiasing"
+
+    def __init__(self, weights: str | None) -> None:
+        super().__init__()
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        path = Path(weights) if weights else _downloaded_inception()
+        # torch-fidelity unpickles the file without restrictions; one that passes here holds nothing but tensors.
+        read_weights(path)
+        try:
+            self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(path))
+        except RuntimeError as error:
+            raise _wrong_weights(path, "inception", error) from error
+
+    def forward(self, images: Tensor) -> Features:
+        return Features(*self.network(images.expand(-1, 3, -1, -1)))
+
+
+class Classifier(Extractor):
+    """A classifier of torchvision's: what goes into its last linear layer, and its logits.
+
+    Args:
+        name: The name in torchvision.models.
+        weights: File with the weights (a state_dict); by default torchvision's best are downloaded.
+    """
+
+    def __init__(self, name: str, weights: str | None) -> None:
+        super().__init__()
+        from torchvision.models import get_model, get_model_weights
+
+        default = get_model_weights(name).DEFAULT
+        settings = default.transforms()
+        self.size = settings.crop_size[0]
+        self.resize = f"bilinear to {self.size}x{self.size}, antialiased"
+        if weights:
+            self.network = get_model(name, weights=None)
+            try:
+                self.network.load_state_dict(read_weights(Path(weights)))
+            except RuntimeError as error:
+                raise _wrong_weights(Path(weights), name, error) from error
+        else:
+            try:
+                self.network = get_model(name, weights=default)
+            except (URLError, OSError, RuntimeError) as error:
+                raise _no_weights(Path(default.url).name, default.url) from error
+        linear = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)]
+        if not linear:
+            raise MisconfigurationException(f"--score.features={name} has no linear layer to take features from")
+        linear[-1].register_forward_pre_hook(self._remember)
+        for key in ("mean", "std"):
+            self.register_buffer(key, torch.tensor(getattr(settings, key)).view(1, 3, 1, 1))
+
+    def _remember(self, layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        self._features = inputs[0]
+
+    def forward(self, images: Tensor) -> Features:
+        images = images.expand(-1, 3, -1, -1).float().div(255)
+        images = interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        logits = self.network((images - self.mean) / self.std)
+        return Features(self._features.flatten(1), logits)
+
+
+class Custom(Extractor):
+    """A network of one's own: uint8 RGB images (N, 3, H, W) to features (N, D).
+
+    Args:
+        network: The network.
+    """
+
+    resize = "by the network itself"
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Features:
+        return Features(self.network(images.expand(-1, 3, -1, -1)).flatten(1), None)
+
+
+def create(features: str, weights: str | None) -> Extractor:
+    """The extractor that ``--score.features`` names, frozen and in eval mode.
+
+    Args:
+        features: "inception", "pixels", the name of a torchvision classifier, or the class path of an nn.Module.
+        weights: Local file with its weights; None for the library's download.
+
+    Raises:
+        MisconfigurationException: No such extractor, or its weights are missing, unreadable or another model's.
+    """
+    if weights and not Path(weights).is_file():
+        raise MisconfigurationException(f"--score.weights={weights} does not exist: give the file with the weights")
+    extractor: Extractor
+    if features == "inception":
+        extractor = Inception(weights)
+    elif features == "pixels":
+        extractor = Pixels()
+    elif "." in features:
+        extractor = Custom(_imported(features, weights))
+    else:
+        from torchvision.models import list_models
+
+        if features not in (names := list_models(module=__import__("torchvision").models)):
+            near = ", ".join(["inception", "pixels", *difflib.get_close_matches(features, names)])
+            raise MisconfigurationException(
+                f"--score.features={features} is none of {near}, another classifier of torchvision or a class path "
+                "(package.module.Class)"
+            )
+        extractor = Classifier(features, weights)
+    return extractor.requires_grad_(False).eval()
+
+
+def name_of(features: str) -> str:
+    """Short name of an extractor, for the names of scores."""
+    return features.rpartition(".")[2].lower()
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """A file of tensors by name; whatever else it holds is refused unread.
+
+    Raises:
+        MisconfigurationException: The file is no such file.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for files that are not its own
+        raise MisconfigurationException(
+            f"--score.weights={path} is not a file of weights that torch can load safely: give a saved state_dict"
+        ) from error
+
+
+def _imported(class_path: str, weights: str | None) -> nn.Module:
+    module, _, name = class_path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise MisconfigurationException(f"--score.features={class_path} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise MisconfigurationException(f"--score.features={class_path} is not a torch.nn.Module class")
+    network = cls()
+    if weights:
+        try:
+            network.load_state_dict(read_weights(Path(weights)))
+        except RuntimeError as error:
+            raise _wrong_weights(Path(weights), class_path, error) from error
+    return network
+
+
+def _downloaded_inception() -> Path:
+    """The published weights, from torch's cache or the network, with their checksum verified."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix="6726825d")
+        except (URLError, OSError, RuntimeError) as error:
+            raise _no_weights(INCEPTION_FILE, INCEPTION_URL) from error
+    return path
+
+
+def _no_weights(file: str, url: str) -> MisconfigurationException:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return MisconfigurationException(
+        f"The weights {file} cannot be downloaded here: put the file from {url} into {folder}, name it with "
+        "--score.weights=PATH, or take other features with --score.features=pixels"
+    )
+
+
+def _wrong_weights(path: Path, features: str, error: Exception) -> MisconfigurationException:
+    first = str(error).strip().splitlines()[min(1, len(str(error).strip().splitlines()) - 1)].strip()
+    return MisconfigurationException(f"--score.weights={path} does not fit --score.features={features}: {first[:200]}")

@@ -1,0 +1,437 @@
+"""FID, KID, inception score and MiFID from one pass of a feature extractor over real and generated images."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from callbacks.distances import ClassSums, Moments, frechet_distance, kernel_distance, memorization_distance
+from callbacks.features import Extractor, create, name_of
+from callbacks.images import to_uint8
+from callbacks.randomness import isolated_rng
+
+SPLITS = 10  # of the inception score
+KEPT = 10_000  # features of each kind that KID and MiFID keep, spread evenly over the images
+
+
+class Score(Callback):
+    """Compare generated with real images whenever Lightning validates or tests.
+
+    Only Inception features give ``score/fid``, ``score/kid``, ``score/inception_score`` and ``score/mifid``. With
+    other features the same distances are called ``score/frechet_NAME``, ``score/kernel_NAME``,
+    ``score/classifier_score_NAME`` (classifiers only) and ``score/memorization_frechet_NAME``, because their values
+    can be compared with no published FID.
+
+    Scores go to the loggers, to the console and, with everything they depend on, to ``scores.json`` in the run folder.
+    They are the same for any number of devices, and drawing images for them leaves the training's random state alone.
+
+    Args:
+        features: "inception", "pixels", the name of a torchvision classifier such as "resnet18", or the class path of
+            an nn.Module without arguments that turns uint8 images (N, 3, H, W) into features (N, D).
+        weights: File with the extractor's weights; by default its library downloads them.
+        num_images: Generated images to score; papers take 10,000 or 50,000. 0 scores nothing.
+        num_real: Real images to compare with, spread evenly over the split; by default all of them.
+        real_statistics: An .npz file with published statistics of the real images, mu and sigma, for the Fréchet
+            distance; the scores that need real features (KID, MiFID) are then left out.
+        batch_size: Images the extractor takes at a time.
+        cache_dir: Folder that keeps statistics of real images for later runs.
+        seed: Seed of the generated images and of KID's subsets.
+
+    Raises:
+        MisconfigurationException: An argument is out of range, or (before training) features or files are missing.
+    """
+
+    def __init__(
+        self,
+        features: str = "inception",
+        weights: str | None = None,
+        num_images: int = 10_000,
+        num_real: int | None = None,
+        real_statistics: str | None = None,
+        batch_size: int = 64,
+        cache_dir: str = "~/.cache/gan-lab",
+        seed: int = 0,
+    ) -> None:
+        if num_images < 0 or num_images == 1:
+            raise MisconfigurationException(f"--score.num_images must be 0 or at least 2; got {num_images}")
+        if num_real is not None and num_real < 2:
+            raise MisconfigurationException(f"--score.num_real must be at least 2; got {num_real}")
+        self.features = features
+        self.weights = weights
+        self.num_images = num_images
+        self.num_real = num_real
+        self.real_statistics = real_statistics
+        self.batch_size = batch_size
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.seed = seed
+        self._extractor: Extractor | None = None
+        self._real: dict[str, Reference] = {}  # by name of the data
+        self._fake: Collector | None = None
+        self._collector: Collector | None = None
+        self._estimated = False
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the Fréchet and kernel distances, the classifier's and the memorization score are called."""
+        kinds = ("frechet", "kernel", "classifier_score", "memorization_frechet")
+        if self.features == "inception":
+            return dict(zip(kinds, (f"score/{n}" for n in ("fid", "kid", "inception_score", "mifid")), strict=True))
+        return {kind: f"score/{kind}_{name_of(self.features)}" for kind in kinds}
+
+    @property
+    def monitor(self) -> str:
+        """Name of the Fréchet distance, by which checkpoints are chosen."""
+        return self.names["frechet"]
+
+    # Lightning's hooks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the extractor before anything is trained, so that what is missing is missed at once."""
+        if not self.num_images or stage == "predict":
+            return
+        if self._extractor is None:
+            if trainer.local_rank == 0:
+                self._extractor = create(self.features, self.weights)
+            trainer.strategy.barrier("score weights")
+            self._extractor = self._extractor or create(self.features, self.weights)
+        if self.real_statistics:
+            mu, sigma = read_statistics(self.real_statistics)
+            self._real["given"] = Reference(mu, sigma, None, 0)
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if hasattr(logger.experiment, "define_metric"):  # Weights & Biases: the summary keeps the best
+                logger.experiment.define_metric(self.monitor, step_metric="trainer/global_step", summary="min")
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True  # and so, unlike at max_steps alone, Lightning validates once more
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(trainer, pl_module, trainer.val_dataloaders, trainer.num_val_batches)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin(trainer, pl_module, trainer.test_dataloaders, trainer.num_test_batches)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._fake is not None:
+            self._take(trainer, pl_module, batch, batch_idx)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._fake is not None:
+            self._finish(trainer, pl_module)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    # What they do
+
+    def _begin(self, trainer: Trainer, module: LightningModule, loader: Any, batches: list[int | float]) -> None:
+        if not self.num_images or trainer.sanity_checking:
+            return
+        assert self._extractor is not None
+        self._extractor.to(module.device)
+        self._loader_batch = loader.batch_size
+        every = getattr(loader, "total", None) or len(loader.dataset)
+        self._total = min(every, int(batches[0]) * self._loader_batch * trainer.world_size)
+        self._name = self._reference_name(trainer) if self._total == every else f"unnamed {self._total}"
+        self._fake = Collector(self._extractor, self.num_images, self.batch_size, classify=True)
+        self._collector = None
+        if self._name not in self._real and (cached := Reference.load(self._cache_file())) is not None:
+            self._real[self._name] = cached
+        if self._name not in self._real:
+            count = min(self.num_real or self._total, self._total)
+            self._collector = Collector(self._extractor, count, self.batch_size, classify=False)
+
+    def _reference_name(self, trainer: Trainer) -> str:
+        """What the real images are, as far as the data module can tell."""
+        if self.real_statistics:
+            return "given"
+        data = trainer.datamodule
+        if not hasattr(data, "reference"):
+            return f"unnamed {trainer.state.stage}"
+        name = f"{data.reference(data.val_split)}-{self.features}-{self.num_real or 'all'}"
+        if self.weights:
+            status = Path(self.weights).stat()
+            name += f"-{status.st_size}-{status.st_mtime_ns}"
+        return name
+
+    def _cache_file(self) -> Path | None:
+        return None if self._name.startswith(("given", "unnamed")) else self.cache_dir / f"{self._name}.npz"
+
+    @torch.no_grad()
+    def _take(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Score a batch: its real images if they are not known yet, and its share of generated ones."""
+        assert self._fake is not None
+        # Loaders deal whole batches to the ranks in turn, so this is where the batch stands among all images.
+        number = batch_idx * trainer.world_size + trainer.global_rank
+        real = module.real(batch)
+        first = number * self._loader_batch
+        if self._collector is not None:
+            chosen = [i for i in range(len(real)) if _share(first + i, 1, self._collector.count, self._total)]
+            start = _before(first, self._collector.count, self._total)
+            self._collector.add(to_uint8(real[chosen]), start)
+        count = _share(first, len(real), self.num_images, self._total)
+        start = _before(first, self.num_images, self._total)
+        began = time.perf_counter()
+        with isolated_rng(self.seed + number, module.device):
+            made = 0
+            while made < count:
+                images = module.generate(_first(batch, count - made))
+                self._fake.add(to_uint8(images), start + made)
+                made += len(images)
+        if not self._estimated and self._fake.extracted:
+            self._estimated = True
+            self._estimate((time.perf_counter() - began) / self._fake.extracted, trainer, module)
+
+    def _estimate(self, seconds: float, trainer: Trainer, module: LightningModule) -> None:
+        images = self.num_images + (self._collector.count if self._collector else 0)
+        minutes = seconds * images / trainer.world_size / 60
+        if module.device.type == "cpu" and minutes > 0.5:
+            rank_zero_info(
+                f"scoring {images:,} images in {self.features} features takes about {minutes:.0f} min here each time; "
+                "--score.num_images and --score.num_real change that"
+            )
+
+    def _finish(self, trainer: Trainer, module: LightningModule) -> None:
+        assert self._fake is not None
+        if self._collector is not None:
+            reference = self._collector.reference(trainer)
+            reference.save(self._cache_file() if trainer.is_global_zero else None)
+            self._real[self._name] = reference
+        real, fake = self._real[self._name], self._fake.reference(trainer)
+        scores = trainer.strategy.broadcast(self._compute(real, fake) if trainer.is_global_zero else {})
+        module.log_dict(scores, logger=False, sync_dist=trainer.world_size > 1)
+        entry = {
+            "step": trainer.global_step,
+            "scores": scores,
+            "protocol": {
+                "features": self.features,
+                "resize": self._extractor.resize if self._extractor else "",
+                "generated_images": self.num_images,
+                "real_images": real.count or self.real_statistics,
+                "reference": self._name,
+                "weights": "raw" if getattr(module, "averaged_generator", None) is None else "ema",
+                "seed": self.seed,
+            },
+        }
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        if trainer.is_global_zero:
+            record(folder / "scores.json", entry, self.monitor)
+        protocol = {"score/generated_images": float(self.num_images), "score/real_images": float(real.count)}
+        for logger in trainer.loggers:
+            logger.log_metrics(scores | protocol, step=trainer.global_step)
+            if trainer.is_global_zero and hasattr(logger.experiment, "config"):  # Weights & Biases
+                logger.experiment.config.update({"score_protocol": entry["protocol"]}, allow_val_change=True)
+        self._fake = self._collector = None
+
+    def _compute(self, real: "Reference", fake: "Reference") -> dict[str, float]:
+        names = self.names
+        if real.mu.shape != fake.mu.shape:
+            raise MisconfigurationException(
+                f"--score.real_statistics={self.real_statistics} is of {len(real.mu)} features, but "
+                f"--score.features={self.features} has {len(fake.mu)}: give statistics of the same features"
+            )
+        if not (torch.isfinite(fake.mu).all() and torch.isfinite(real.mu).all()):
+            rank_zero_warn(
+                "the images' features are not all finite numbers, so there is no score: has training diverged?"
+            )
+            return {names["frechet"]: float("nan")}
+        frechet = frechet_distance(real.mu, real.sigma, fake.mu, fake.sigma)
+        scores = {names["frechet"]: frechet}
+        if real.features is not None and fake.features is not None:
+            scores[names["kernel"]] = kernel_distance(real.features, fake.features, seed=self.seed)
+            scores[names["memorization_frechet"]] = frechet / memorization_distance(real.features, fake.features)
+        if fake.classes is not None:
+            scores[names["classifier_score"]], scores[names["classifier_score"] + "_std"] = fake.classes.compute()
+        return {name: float(score) for name, score in scores.items()}
+
+
+class Reference:
+    """What is known of a set of images.
+
+    Args:
+        mu: Mean feature (D,), float64.
+        sigma: Covariance (D, D), float64.
+        features: Up to KEPT features (M, D), spread evenly over the images, in order; None when only the rest is known.
+        count: Number of images.
+        classes: Sums for the inception score.
+    """
+
+    def __init__(
+        self, mu: Tensor, sigma: Tensor, features: Tensor | None, count: int, classes: ClassSums | None = None
+    ) -> None:
+        self.mu, self.sigma, self.features, self.count, self.classes = mu, sigma, features, count, classes
+
+    def save(self, path: Path | None) -> None:
+        """Write to a file, whole or not at all; a folder that cannot be written to costs time, not the run."""
+        if path is None:
+            return
+        assert self.features is not None
+        try:
+            _write_npz(path, mu=self.mu, sigma=self.sigma, features=self.features, count=torch.tensor(self.count))
+        except OSError as error:
+            rank_zero_warn(f"statistics of the real images are not kept in --score.cache_dir: {error}")
+
+    @classmethod
+    def load(cls, path: Path | None) -> "Reference | None":
+        """Read a file that ``save`` wrote; None where there is none."""
+        if path is None or not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            mu, sigma, features = (torch.from_numpy(file[key]) for key in ("mu", "sigma", "features"))
+            return cls(mu, sigma, features, int(file["count"]))
+
+
+class Collector:
+    """Features of a stream of images, summed up; some of them kept.
+
+    Args:
+        extractor: Turns images into features.
+        count: Number of images to come, over all ranks.
+        batch_size: Images the extractor takes at a time.
+        classify: Whether the inception score's sums are wanted.
+    """
+
+    def __init__(self, extractor: Extractor, count: int, batch_size: int, classify: bool) -> None:
+        self.extractor = extractor
+        self.count = count
+        self.batch_size = batch_size
+        self.classify = classify
+        self.extracted = 0
+        self._waiting: list[Tensor] = []
+        self._numbers: list[int] = []
+        self._moments: Moments | None = None
+        self._classes: ClassSums | None = None
+        self._kept: list[tuple[Tensor, Tensor]] = []  # numbers and features
+
+    def add(self, images: Tensor, start: int) -> None:
+        """Take uint8 images (N, C, H, W), which are numbers start, start + 1, ... of all."""
+        self._waiting.append(images)
+        self._numbers += range(start, start + len(images))
+        while len(self._numbers) >= self.batch_size:
+            self._extract(self.batch_size)
+
+    def _extract(self, n: int) -> None:
+        images = torch.cat(self._waiting)
+        numbers, self._numbers = self._numbers[:n], self._numbers[n:]
+        images, self._waiting = images[:n], [images[n:]]
+        with torch.autocast(images.device.type, enabled=False):
+            features, logits = self.extractor(images)
+        self.extracted += len(images)
+        if self._moments is None:
+            self._moments = Moments(features.shape[1], features.device)
+        self._moments.update(features)
+        kept = [i for i, number in enumerate(numbers) if _share(number, 1, min(KEPT, self.count), self.count)]
+        if kept:
+            self._kept.append((torch.tensor(numbers)[kept], features[kept].float().cpu()))
+        if self.classify and logits is not None:
+            if self._classes is None:
+                self._classes = ClassSums(logits.shape[1], features.device, SPLITS)
+            self._classes.update(logits, torch.tensor(numbers) * SPLITS // self.count)
+
+    def reference(self, trainer: Trainer) -> Reference:
+        """Everything together, over all ranks."""
+        if self._numbers:
+            self._extract(len(self._numbers))
+        parts = [(self._moments, self._classes, self._kept)]
+        if trainer.world_size > 1:
+            parts = [None] * trainer.world_size  # type: ignore[list-item]
+            torch.distributed.all_gather_object(parts, (self._moments, self._classes, self._kept))
+        moments, classes, kept = self._moments, self._classes, self._kept
+        if trainer.world_size > 1:
+            moments = _sum([part[0] for part in parts])
+            classes = _sum([part[1] for part in parts])
+            kept = [features for part in parts for features in part[2]]
+        assert moments is not None
+        order = torch.cat([numbers for numbers, _ in kept]).argsort()  # the same for any number of ranks
+        features = torch.cat([features for _, features in kept])[order]
+        mu, sigma = moments.compute()
+        return Reference(mu.cpu(), sigma.cpu(), features, self.count, classes)
+
+
+def _sum(parts: list[Any]) -> Any:
+    """Sums of several ranks added up on the CPU; a rank that had no images has none."""
+    parts = [part for part in parts if part is not None]
+    for part in parts:
+        part.sums = part.sums.cpu()
+    for part in parts[1:]:
+        parts[0].sums += part.sums
+    return parts[0] if parts else None
+
+
+def _before(index: int, chosen: int, total: int) -> int:
+    """How many are chosen among the first ``index`` of ``total``, when ``chosen`` are spread evenly over all."""
+    return index * chosen // total
+
+
+def _share(first: int, n: int, chosen: int, total: int) -> int:
+    """How many of the n from ``first`` on are chosen, when ``chosen`` are spread evenly over ``total``."""
+    return _before(min(first + n, total), chosen, total) - _before(min(first, total), chosen, total)
+
+
+def _first(batch: Any, n: int) -> Any:
+    """The first n elements of a batch (the batch itself if it has no more)."""
+    if isinstance(batch, Tensor):
+        return batch[:n]
+    parts = [part[:n] if isinstance(part, Tensor) else part for part in batch]
+    return type(batch)(*parts) if hasattr(batch, "_fields") else parts
+
+
+def read_statistics(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Published statistics of real images: mean ``mu`` (D,) and covariance ``sigma`` (D, D), float64.
+
+    Raises:
+        MisconfigurationException: There is no such file or it holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mu, sigma = (torch.from_numpy(file[key].astype(np.float64)) for key in ("mu", "sigma"))
+    except Exception as error:  # numpy raises many kinds for files that are not its own
+        raise MisconfigurationException(
+            f"--score.real_statistics={path} is not an .npz file with the arrays mu and sigma"
+        ) from error
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise MisconfigurationException(
+            f"--score.real_statistics={path} must hold mu (D,) and sigma (D, D); got {mu.shape} and {sigma.shape}"
+        )
+    return mu, sigma
+
+
+def write_statistics(path: str | Path, mu: Tensor, sigma: Tensor) -> None:
+    """Write mean ``mu`` (D,) and covariance ``sigma`` (D, D) as the .npz file that other FID programs read."""
+    _write_npz(Path(path), mu=mu, sigma=sigma)
+
+
+def _write_npz(path: Path, **arrays: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
+    partial.replace(path)
+
+
+def record(path: Path, entry: dict[str, Any], monitor: str) -> None:
+    """Add a moment's scores to a run's ``scores.json``; a resumed run replaces what it scores again."""
+    history = json.loads(path.read_text())["history"] if path.exists() else []
+    history = [old for old in history if old["step"] < entry["step"]] + [entry]
+    finite = [e for e in history if e["scores"][monitor] == e["scores"][monitor]]
+    best = min(finite, key=lambda e: e["scores"][monitor], default=None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(".scores.json.partial")
+    partial.write_text(json.dumps({"best": best, "final": entry, "history": history}, indent=2))
+    partial.replace(path)
