@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,16 +15,25 @@ from datamodules.cache import build, fingerprint, fit_image
 from datamodules.loader import ImageBatch, Loader
 
 
+class Split(NamedTuple):
+    """What a split is made of: one item an image, the class of each (None without classes), and a name for them."""
+
+    items: Sequence[Any]
+    labels: list[int] | None
+    name: str
+
+
 class ImageDataModule(LightningDataModule, ABC):
     """Images, with class labels if the data has them.
 
-    Batches are ``ImageBatch(image, label)``: images (N, C, H, W), float in [-1, 1] on the device.
+    Batches are ``ImageBatch(image, label)``: images (N, C, H, W), uint8 from the loaders and float in [-1, 1] after
+    the transfer to the device; labels int64 (N,), or None.
 
     Args:
         data_dir: Folder of the data set.
         image_size: Height and width of the images.
         batch_size: Images a batch, on each device.
-        num_workers: Processes that decode images the first time and stream them where they do not fit in memory.
+        num_workers: Processes that stream images, and threads that decode them the first time.
         resident_bytes: Resized images up to this size are kept in memory (on the GPU where they fit), larger sets are
             streamed from disk.
         cache_dir: Folder for the resized images; by default ``.cache`` in data_dir.
@@ -55,6 +64,7 @@ class ImageDataModule(LightningDataModule, ABC):
             ("image_size", image_size, 1),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
         ):
             if value < least:
                 raise MisconfigurationException(f"--data.{name} must be at least {least}; got {value}")
@@ -66,6 +76,10 @@ class ImageDataModule(LightningDataModule, ABC):
         self.cache_dir = Path(cache_dir) if cache_dir else self.data_dir / ".cache"
         self.horizontal_flip = horizontal_flip
         self.seed = seed
+        self._splits: dict[str, Split] = {}
+        self._resident: dict[tuple[Path, torch.device], Tensor] = {}  # shared by training and validation loaders
+        self._train_loader: Loader | None = None
+        self._resume: dict[str, int] | None = None
 
     # What a data set provides
 
@@ -75,16 +89,17 @@ class ImageDataModule(LightningDataModule, ABC):
         """How many classes the labels tell apart; 0 when there are no labels."""
 
     @abstractmethod
-    def items(self, split: str) -> tuple[Sequence[Any], list[int] | None]:
-        """What ``open`` makes pictures of, one item an image, and their labels, for "train" or "test"."""
+    def items(self, split: str) -> tuple[Sequence[Any], list[int] | None, list[Path]]:
+        """What "train" or "test" is made of.
+
+        Returns:
+            What ``open`` makes pictures of, one item an image; their labels, if any; the files under data_dir that
+            they come from.
+        """
 
     @abstractmethod
     def open(self, item: Any) -> Any:
         """The PIL picture of an item."""
-
-    @abstractmethod
-    def source_files(self, split: str) -> list[Path]:
-        """The files that a split is made of; when they change, so does its name."""
 
     # What follows
 
@@ -95,14 +110,21 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def reference(self, split: str) -> str:
         """A name for exactly these images: data set, split, size, channels and the state of the source files."""
-        key = fingerprint(self.source_files(split), self.image_shape)
-        return f"{type(self).__name__.lower()}-{split}-{self.image_size}x{self.image_size}x{self.channels}-{key}"
+        return self._split(split).name
+
+    def _split(self, split: str) -> Split:
+        if split not in self._splits:
+            items, labels, files = self.items(split)
+            key = fingerprint(files, self.data_dir, self.image_shape)
+            size = f"{self.image_size}x{self.image_size}x{self.channels}"
+            self._splits[split] = Split(items, labels, f"{type(self).__name__.lower()}-{split}-{size}-{key}")
+        return self._splits[split]
 
     def prepare_data(self) -> None:
         """Decode and resize, once and for all."""
-        for split in {"train", self.val_split}:
-            items, _ = self.items(split)
-            build(self._cache(split), items, self._decode, self.image_shape, self.num_workers)
+        self._splits.clear()  # look at the files anew
+        for split in sorted({"train", self.val_split}):
+            build(self._cache(split), self._split(split).items, self._decode, self.image_shape, self.num_workers)
 
     def _cache(self, split: str) -> Path:
         return self.cache_dir / f"{self.reference(split)}.npy"
@@ -113,7 +135,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Check that there is a batch in the data before anything is trained."""
         world_size = self.trainer.world_size if self.trainer else 1
-        count = len(self.items("train")[0])
+        count = len(self._split("train").items)
         if stage == "fit" and self.batch_size * world_size > count:
             devices = f" on each of {world_size} devices" if world_size > 1 else ""
             raise MisconfigurationException(
@@ -122,22 +144,46 @@ class ImageDataModule(LightningDataModule, ABC):
             )
 
     def train_dataloader(self) -> Loader:
-        return self._loader("train", shuffle=True)
+        """Shuffled batches of the training images."""
+        self._train_loader = self._loader("train", shuffle=True)
+        if self._resume:
+            self._train_loader.load_state_dict(self._resume)
+            self._resume = None
+        return self._train_loader
 
     def val_dataloader(self) -> Loader:
+        """All images of ``val_split``, in order."""
         return self._loader(self.val_split, shuffle=False)
 
     def test_dataloader(self) -> Loader:
-        return self._loader(self.val_split, shuffle=False)
+        """The same as the validation batches."""
+        return self.val_dataloader()
+
+    def state_dict(self) -> dict[str, int]:
+        """The training loader's state, for checkpoints.
+
+        Lightning restores the state of a loader by itself, but not at the end of an epoch (without max_steps) nor
+        when the loader was made early; the data module's own state it always restores.
+        """
+        return self._train_loader.state_dict() if self._train_loader else {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next training loader go on where ``state_dict`` was taken."""
+        if self.trainer is None or self.trainer.state.fn == "fit":  # scoring a checkpoint resumes nothing
+            self._resume = state
 
     def _loader(self, split: str, shuffle: bool) -> Loader:
-        labels = self.items(split)[1]
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        images, targets = self._images(split), None if labels is None else torch.tensor(labels)
-        if isinstance(images, Tensor) and targets is not None:
-            targets = targets.to(images.device)
+        images, labels = self._images(split), self._split(split).labels
+        device = images.device if isinstance(images, Tensor) else None
         return Loader(
-            images, targets, self.batch_size, shuffle, self.seed, rank, world_size, num_workers=self.num_workers
+            images,
+            None if labels is None else torch.tensor(labels, device=device),
+            self.batch_size,
+            shuffle,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+            num_workers=self.num_workers,
         )
 
     def _images(self, split: str) -> Tensor | Path:
@@ -145,18 +191,21 @@ class ImageDataModule(LightningDataModule, ABC):
         size = path.stat().st_size
         if size > self.resident_bytes:
             return path
-        images = torch.from_numpy(np.load(path))
-        if self.trainer and self.trainer.strategy.root_device.type == "cuda":
-            device = self.trainer.strategy.root_device
-            if torch.cuda.mem_get_info(device)[0] > 4 * size:  # the networks need most of it
-                return images.to(device)
-        return images
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if device.type != "cuda" or torch.cuda.mem_get_info(device)[0] < 4 * size:  # the networks need most of it
+            device = torch.device("cpu")
+        if (path, device) not in self._resident:
+            self._resident[path, device] = torch.from_numpy(np.load(path)).to(device)
+        return self._resident[path, device]
 
     def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:
-        """uint8 to float in [-1, 1], and mirrored at random in training; on the device, a batch at a time."""
-        module = self.trainer.lightning_module if self.trainer else None
-        image = batch.image.to(module.dtype if module else torch.float32).div_(127.5).sub_(1)
+        """uint8 to float in [-1, 1], and mirrored at random in training; on the device, a batch at a time.
+
+        The images are float32, or what the model computes in where that is another type (``precision=64-true``).
+        """
+        image = batch.image.float().div_(127.5).sub_(1)
         if self.horizontal_flip and self.trainer and self.trainer.training:
             mirrored = torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5
             image = torch.where(mirrored, image.flip(-1), image)
-        return ImageBatch(image, batch.label)
+        module = self.trainer.lightning_module if self.trainer else None
+        return ImageBatch(image.to(module.dtype) if module else image, batch.label)

@@ -1,6 +1,8 @@
 """Pictures decoded and resized once, into one file that is read by index ever after."""
 
 import hashlib
+import shutil
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,18 +11,22 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+CHUNK = 64  # images a task of the thread pool
+
 
 def fit_image(picture: Any, channels: int, size: int) -> np.ndarray:
-    """A PIL picture as uint8 (C, S, S): grey or RGB, shorter side resized to S, the centre cut out.
+    """A PIL picture as uint8 (C, S, S): upright, grey or RGB, shorter side resized to S, the centre cut out.
 
     Lanczos resampling with antialiasing, as the data sets of the StyleGAN papers were made.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
+    picture = ImageOps.exif_transpose(picture)  # a camera held upright writes its pictures lying down
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))  # PIL clips 16-bit grey at 255
     picture = picture.convert("L" if channels == 1 else "RGB")
-    width, height = picture.size
-    scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    scale = size / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     left, top = (width - size) // 2, (height - size) // 2
@@ -28,12 +34,12 @@ def fit_image(picture: Any, channels: int, size: int) -> np.ndarray:
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def fingerprint(files: Iterable[Path], *settings: Any) -> str:
-    """A short name for files as they are now (path, size, time of change) and the settings they are read with."""
+def fingerprint(files: Iterable[Path], root: Path, *settings: Any) -> str:
+    """A short name for files as they are now (path under root, size, time of change) and the settings for them."""
     digest = hashlib.sha256(repr(settings).encode())
     for path in files:
         status = path.stat()
-        digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        digest.update(f"{path.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -42,44 +48,59 @@ def build(
 ) -> None:
     """Write ``decode(item)``, uint8 of the given shape, for every item into one ``.npy`` file (N, C, H, W).
 
-    Nothing is done when the file is there. It is written under another name and moved when it is complete.
+    Nothing is done when the file is there and whole. It is written under a name of its own (nodes may share the
+    folder) and moved when it is complete.
 
     Raises:
-        MisconfigurationException: Items cannot be decoded, or the folder cannot be written to.
+        MisconfigurationException: Items cannot be decoded, or the folder cannot hold the file.
     """
     if _is_whole(path, (len(items), *shape)):
         return
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            needed, free = len(items) * int(np.prod(shape)), shutil.disk_usage(path.parent).free
+            if needed > free:  # writing to a mapped file on a full disk would kill the process
+                raise OSError(0, f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+            images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(items), *shape))
+        except OSError as error:
+            raise MisconfigurationException(
+                f"Resized images cannot be kept in {path.parent} ({error.strerror}): set --data.cache_dir to a folder "
+                "that can be written to"
+            ) from error
+        broken = _fill(images, items, decode, workers)
+        if broken:
+            more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+            raise MisconfigurationException(f"Broken image {broken[0]}{more}: mend or remove it")
+        images.flush()
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _fill(images: np.ndarray, items: Sequence[Any], decode: Callable[[Any], np.ndarray], workers: int) -> list[str]:
+    """Decode every item into its row, in threads (PIL works outside Python's lock); returns the broken ones."""
     from tqdm import tqdm
 
-    broken: list[str] = []
+    def chunk(start: int) -> list[str]:
+        broken = []
+        for i in range(start, min(start + CHUNK, len(items))):
+            try:
+                images[i] = decode(items[i])
+            except Exception as error:  # whatever PIL raises on bytes that are no picture
+                broken.append(f"{items[i]} ({str(error) or type(error).__name__})")
+        return broken
 
-    def decoded(item: Any) -> np.ndarray | None:
-        try:
-            return decode(item)
-        except (OSError, ValueError, SyntaxError) as error:  # what PIL raises on files that are no pictures
-            broken.append(f"{item} ({error})")
-            return None
-
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(items), *shape))
-    except OSError as error:
-        raise MisconfigurationException(
-            f"Resized images cannot be kept in {path.parent} ({error.strerror}): set --data.cache_dir to a folder "
-            "that can be written to"
-        ) from error
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        bar = tqdm(pool.map(decoded, items), total=len(items), desc="Resizing images", unit="img", leave=False)
-        for i, image in enumerate(bar):
-            if image is not None:
-                images[i] = image
-    if broken:
-        partial.unlink()
-        more = f", and {len(broken) - 1} more" if len(broken) > 1 else ""
-        raise MisconfigurationException(f"Broken image {broken[0]}{more}: mend or remove it")
-    images.flush()
-    partial.replace(path)
+    broken = []
+    with (
+        ThreadPoolExecutor(max(1, workers)) as pool,
+        tqdm(total=len(items), desc="Resizing images", unit="img", leave=False) as bar,
+    ):
+        for start, found in zip(range(0, len(items), CHUNK), pool.map(chunk, range(0, len(items), CHUNK)), strict=True):
+            broken += found
+            bar.update(min(CHUNK, len(items) - start))
+    return broken
 
 
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:

@@ -12,5 +12,6 @@ class CIFAR10(TorchvisionDataModule):
 
     channels = 3
     source = "CIFAR10"
-    folder = "cifar-10-batches-py"
-    url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    files = "cifar-10-batches-py/*_batch*"
+    archive = "what cifar-10-python.tar.gz holds"
+    url = "https://www.cs.toronto.edu/~kriz/"

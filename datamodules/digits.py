@@ -1,6 +1,5 @@
 """Digits: scikit-learn's 1,797 handwritten digits, grey, 8x8, which need no download (Alpaydin and Kaynak, 1998)."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,13 @@ class Digits(ImageDataModule):
     def num_classes(self) -> int:
         return 10
 
-    @cache  # noqa: B019  (a data module lives as long as the program)
-    def items(self, split: str) -> tuple[np.ndarray, list[int]]:
+    def items(self, split: str) -> tuple[np.ndarray, list[int], list[Path]]:
         from sklearn.datasets import load_digits
 
         digits = load_digits()  # 17 grey levels, 0 to 16
-        return (digits.images * (255 / 16)).round().astype(np.uint8), digits.target.tolist()
+        return (digits.images * (255 / 16)).round().astype(np.uint8), digits.target.tolist(), []
 
     def open(self, item: np.ndarray) -> Any:
         from PIL import Image
 
         return Image.fromarray(item)
-
-    def source_files(self, split: str) -> list[Path]:
-        return []

@@ -1,6 +1,5 @@
 """Data sets that torchvision downloads."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ class TorchvisionDataModule(ImageDataModule):
     """
 
     source: str  # class in torchvision.datasets
-    folder: str  # where the files lie under data_dir
+    files: str  # where torchvision keeps them, under data_dir
+    archive: str  # what to fetch by hand where there is no network
     url: str
 
     @property
@@ -29,8 +29,8 @@ class TorchvisionDataModule(ImageDataModule):
         return 10
 
     def prepare_data(self) -> None:
-        for split in ("train", "test"):
-            self._dataset(split, download=True)
+        """Download if need be; decode and resize, once and for all."""
+        self._dataset("train", download=True)  # fetches both splits
         super().prepare_data()
 
     def _dataset(self, split: str, download: bool = False) -> Any:
@@ -38,21 +38,19 @@ class TorchvisionDataModule(ImageDataModule):
 
         try:
             return getattr(datasets, self.source)(self.data_dir, train=split == "train", download=download)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # no network, no write permission, or whatever a damaged file leads to
+            folder = (self.data_dir / self.files).parent
             raise MisconfigurationException(
-                f"{self.source} is neither in {self.data_dir / self.folder} nor can it be downloaded here: fetch it "
-                f"from {self.url} into that folder, or set --data.data_dir to the folder above it"
+                f"{self.source} is missing or damaged in {folder} and was not downloaded: put {self.archive} from "
+                f"{self.url} there, or set --data.data_dir to the folder that holds {Path(self.files).parent}"
             ) from error
 
-    @cache  # noqa: B019  (a data module lives as long as the program)
-    def items(self, split: str) -> tuple[np.ndarray, list[int]]:
+    def items(self, split: str) -> tuple[np.ndarray, list[int], list[Path]]:
         dataset = self._dataset(split)
-        return np.asarray(dataset.data), [int(label) for label in dataset.targets]
+        files = sorted(self.data_dir.glob(self.files))
+        return np.asarray(dataset.data), [int(label) for label in dataset.targets], files
 
     def open(self, item: np.ndarray) -> Any:
         from PIL import Image
 
         return Image.fromarray(item)
-
-    def source_files(self, split: str) -> list[Path]:
-        return sorted(path for path in (self.data_dir / self.folder).iterdir() if path.is_file())

@@ -12,5 +12,6 @@ class FashionMNIST(TorchvisionDataModule):
 
     channels = 1
     source = "FashionMNIST"
-    folder = "FashionMNIST/raw"
-    url = "https://github.com/zalandoresearch/fashion-mnist"
+    files = "FashionMNIST/raw/*-ubyte"
+    archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz (four files)"
+    url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

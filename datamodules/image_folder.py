@@ -1,6 +1,6 @@
 """Any folder of images."""
 
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,9 @@ EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", 
 class ImageFolder(ImageDataModule):
     """Your own images, of any size: the shorter side is resized to image_size and the centre cut out.
 
-    Sub-folders are classes, in alphabetical order; a folder without sub-folders has no labels. Where data_dir holds
-    ``train`` and ``test`` (or ``val``) folders, these are the splits; otherwise all images are trained on, and scores
-    compare with the training images.
+    Sub-folders with images are classes, in alphabetical order; a folder without them has no labels. Where data_dir
+    holds ``train`` and ``test`` (or ``val``) folders, these are the splits; otherwise all images are trained on, and
+    scores compare with the training images.
 
     Args:
         data_dir: The folder.
@@ -24,59 +24,70 @@ class ImageFolder(ImageDataModule):
         **kwargs: See ImageDataModule.
 
     Raises:
-        MisconfigurationException: The folder is missing, holds no images, or mixes images with folders of images.
+        MisconfigurationException: The folder is missing, holds no images, mixes images with folders of images, or has
+            classes to test that are not trained on. Raised when the files are first asked for.
     """
 
     def __init__(self, data_dir: str = "data", channels: Literal[1, 3] = 3, **kwargs: Any) -> None:
         super().__init__(data_dir=data_dir, **kwargs)
         self.channels = channels
-        if not self.data_dir.is_dir():
-            raise MisconfigurationException(f"--data.data_dir={data_dir} is not a folder: give one that holds images")
-        self.folders = {"train": self.data_dir}
-        self.val_split = "train"
-        for test in ("test", "val"):
-            if (self.data_dir / "train").is_dir() and (self.data_dir / test).is_dir():
-                self.folders = {"train": self.data_dir / "train", "test": self.data_dir / test}
-                self.val_split = "test"
-                break
-        self.items("train")
 
     @property
     def num_classes(self) -> int:
-        return len(self._classes(self.folders["train"]))
+        return max(self._split("train").labels or [-1]) + 1
 
-    def _classes(self, folder: Path) -> list[str]:
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    @property
+    def val_split(self) -> str:  # type: ignore[override]
+        """ "test" where there is a test (or val) folder beside train, else "train"."""
+        return "train" if self._folder("test") == self.data_dir else "test"
 
-    @cache  # noqa: B019  (a data module lives as long as the program)
-    def items(self, split: str) -> tuple[list[Path], list[int] | None]:
-        folder = self.folders[split]
-        classes = self._classes(folder)
-        flat = _pictures(folder.iterdir())
-        if flat and classes:
+    def _folder(self, split: str) -> Path:
+        for test in ("test", "val"):
+            if (self.data_dir / "train").is_dir() and (self.data_dir / test).is_dir():
+                return self.data_dir / ("train" if split == "train" else test)
+        return self.data_dir
+
+    def items(self, split: str) -> tuple[list[Path], list[int] | None, list[Path]]:
+        if not self.data_dir.is_dir():
             raise MisconfigurationException(
-                f"{folder} holds both images ({flat[0].name}) and folders ({classes[0]}): --data.data_dir must hold "
-                "images only, or one folder a class"
+                f"--data.data_dir={self.data_dir} is not a folder: give one that holds images"
             )
-        paths, labels = flat, None
-        if classes:
-            of_class = [_pictures((folder / name).rglob("*")) for name in classes]
-            paths = [path for pictures in of_class for path in pictures]
-            labels = [label for label, pictures in enumerate(of_class) for _ in pictures]
-        if not paths:
-            raise MisconfigurationException(
-                f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}): set --data.data_dir to a folder that does"
-            )
-        return paths, labels
+        pictures = _pictures_by_class(self._folder(split))
+        classes = list(pictures if split == "train" else _pictures_by_class(self._folder("train")))
+        for name in pictures:
+            if name not in classes:
+                raise MisconfigurationException(
+                    f"{self._folder(split) / name} has no counterpart in {self._folder('train')}: --data.data_dir must "
+                    "hold the same class folders in both, or none in both"
+                )
+        paths = [path for paths in pictures.values() for path in paths]
+        labels = [classes.index(name) for name, paths in pictures.items() for _ in paths]
+        return paths, None if classes == [""] else labels, paths
 
     def open(self, item: Path) -> Any:
         from PIL import Image
 
         return Image.open(item)
 
-    def source_files(self, split: str) -> list[Path]:
-        return self.items(split)[0]
+
+def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
+    """The image files of every class folder, in alphabetical order; those of a flat folder under an empty name."""
+    found = {"": _pictures(folder.iterdir())}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            found[path.name] = _pictures(path.rglob("*"))
+    found = {name: paths for name, paths in found.items() if paths}
+    if not found:
+        raise MisconfigurationException(
+            f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}): set --data.data_dir to a folder that does"
+        )
+    if "" in found and len(found) > 1:
+        raise MisconfigurationException(
+            f"{folder} holds both images ({found[''][0].name}) and folders of images ({list(found)[1]}): "
+            "--data.data_dir must hold images only, or one folder a class"
+        )
+    return found
 
 
-def _pictures(paths: Any) -> list[Path]:
+def _pictures(paths: Iterable[Path]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))

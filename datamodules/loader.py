@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +25,13 @@ class Loader:
     Evaluation goes through the images in order and deals whole batches out in turn: rank r gets batches r,
     r + world_size, and so on, the last of which may be smaller.
 
-    The state counts images, so that a run resumed with another batch size or number of ranks goes on at the same place
-    of the same order. The global random generators are never drawn from.
+    A training epoch that was left in the middle goes on where it was left. The state counts images, so that a run
+    resumed with another batch size or number of ranks goes on at the same place of the same order. The global random
+    generators are never drawn from.
 
     Args:
         images: uint8 images (N, C, H, W) in memory, or the ``.npy`` file that streams them.
-        labels: Class of every image, if any.
+        labels: Class of every image, int64 (N,), on the device of the images, if any.
         batch_size: Images a batch and rank.
         shuffle: Training (shuffled, incomplete batches dropped) or evaluation (in order, all images).
         seed: Seed of the order.
@@ -60,7 +61,7 @@ class Loader:
         self.world_size = world_size
         self.num_workers = num_workers
         self.epoch = 0
-        self.position = 0  # batches handed out in this epoch
+        self.position = 0  # training batches handed out in this epoch
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -68,9 +69,7 @@ class Loader:
         return len(range(self.rank, -(-self.total // self.batch_size), self.world_size))
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        if not self.shuffle:
-            self.position = 0
-        elif self.position >= len(self):
+        if self.shuffle and self.position >= len(self):
             self.epoch += 1
             self.position = 0
         return self._batches()
@@ -78,7 +77,8 @@ class Loader:
     def _batches(self) -> Iterator[ImageBatch]:
         indices = self._order()[self.position :]
         for batch in self._resident(indices) if isinstance(self.images, Tensor) else self._streamed(indices):
-            self.position += 1
+            if self.shuffle:
+                self.position += 1
             yield batch
 
     def _order(self) -> list[Tensor]:
@@ -95,8 +95,10 @@ class Loader:
         if self.images.device.type != "cpu" and indices:
             sizes = [len(part) for part in indices]
             indices = list(torch.cat(indices).to(self.images.device).split(sizes))  # one transfer an epoch
-        for part in indices:
-            yield ImageBatch(self.images[part], None if self.labels is None else self.labels[part])
+        for part in indices:  # on the CPU, index_select is two to three times as fast as images[part]
+            yield ImageBatch(
+                self.images.index_select(0, part), None if self.labels is None else self.labels.index_select(0, part)
+            )
 
     def _streamed(self, indices: list[Tensor]) -> Iterator[ImageBatch]:
         assert isinstance(self.images, Path)
@@ -106,7 +108,6 @@ class Loader:
                 batch_size=None,
                 sampler=indices,  # type: ignore[arg-type]
                 num_workers=self.num_workers,
-                collate_fn=_as_it_is,
                 pin_memory=torch.cuda.is_available(),
                 generator=torch.Generator(),  # or starting the workers would draw from the global one
             )
@@ -136,7 +137,3 @@ class _File(Dataset):
         return ImageBatch(
             torch.from_numpy(self._images[indices.numpy()]), None if self.labels is None else self.labels[indices]
         )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -12,5 +12,6 @@ class MNIST(TorchvisionDataModule):
 
     channels = 1
     source = "MNIST"
-    folder = "MNIST/raw"
+    files = "MNIST/raw/*-ubyte"
+    archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz (four files)"
     url = "https://ossci-datasets.s3.amazonaws.com/mnist/"
