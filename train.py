@@ -4,6 +4,7 @@ import netrc
 import os
 import re
 import sys
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,8 @@ def main() -> None:
         if arguments[0] in SUBCOMMANDS:
             arguments = [arguments[0], *with_settings_of_run(arguments[1:])]
         sys.argv[1:] = arguments
+        for harmless in (".*LeafSpec.*", ".*smaller than the logging interval.*"):
+            warnings.filterwarnings("ignore", harmless)
         torch.set_float32_matmul_precision("high")
         CLI()
     except MisconfigurationException as error:

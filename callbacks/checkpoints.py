@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -28,18 +28,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         partial.replace(path)
 
 
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(Checkpoint):
     """``checkpoints/last.ckpt``, from which ``--ckpt_path last`` goes on: the newest state, also after SIGTERM.
 
     Args:
-        every_n_steps: Generator updates between two writes.
+        every_n_steps: Generator updates between two writes; the end of training is written in any case.
+
+    Raises:
+        MisconfigurationException: every_n_steps is not positive.
     """
 
     def __init__(self, every_n_steps: int = 1000) -> None:
-        super().__init__(filename="last", every_n_train_steps=every_n_steps, enable_version_counter=False)
+        if every_n_steps < 1:
+            raise MisconfigurationException(f"--last.every_n_steps must be at least 1; got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self._written = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._written = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step != self._written and trainer.global_step % self.every_n_steps == 0:
+            self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._last_global_step_saved != trainer.global_step:
+        if trainer.global_step != self._written:
             self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -49,7 +65,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def _write(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+            self._written = trainer.global_step
+            trainer.save_checkpoint(self._path)
 
 
 class BestCheckpoint(ModelCheckpoint):

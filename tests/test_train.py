@@ -87,8 +87,9 @@ def test_a_run_leaves_everything_in_its_folder_and_says_where(run):
     logged = rows(out)
     assert {"loss/generator", "loss/discriminator", "score/frechet_pixels"} <= logged[0].keys()
     scores = json.loads((out / "scores.json").read_text())
-    assert scores["final"]["step"] == 25  # scored once more at the end
-    assert "25/25" in done.stderr  # the progress bar
+    assert [entry["step"] for entry in scores["history"]] == [10, 20, 25]  # once more at the end
+    assert "Warning" not in done.stderr
+    assert "25/25" in done.stdout  # the progress bar
 
 
 def test_wandb_without_an_account_logs_offline_and_says_how_to_sync(run):
