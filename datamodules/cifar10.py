@@ -13,5 +13,5 @@ class CIFAR10(TorchvisionDataModule):
     channels = 3
     source = "CIFAR10"
     files = "cifar-10-batches-py/*_batch*"
-    archive = "what cifar-10-python.tar.gz holds"
+    archive = "the files of cifar-10-python.tar.gz"
     url = "https://www.cs.toronto.edu/~kriz/"

@@ -41,8 +41,8 @@ class TorchvisionDataModule(ImageDataModule):
         except Exception as error:  # no network, no write permission, or whatever a damaged file leads to
             folder = (self.data_dir / self.files).parent
             raise MisconfigurationException(
-                f"{self.source} is missing or damaged in {folder} and was not downloaded: put {self.archive} from "
-                f"{self.url} there, or set --data.data_dir to the folder that holds {Path(self.files).parent}"
+                f"{self.source} is missing or damaged in {folder} and was not downloaded: put {self.archive} (from "
+                f"{self.url}) there, or set --data.data_dir to the folder that holds {Path(self.files).parent}"
             ) from error
 
     def items(self, split: str) -> tuple[np.ndarray, list[int], list[Path]]:

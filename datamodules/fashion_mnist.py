@@ -13,5 +13,5 @@ class FashionMNIST(TorchvisionDataModule):
     channels = 1
     source = "FashionMNIST"
     files = "FashionMNIST/raw/*-ubyte"
-    archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz (four files)"
+    archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
     url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -13,5 +13,5 @@ class MNIST(TorchvisionDataModule):
     channels = 1
     source = "MNIST"
     files = "MNIST/raw/*-ubyte"
-    archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz (four files)"
+    archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
     url = "https://ossci-datasets.s3.amazonaws.com/mnist/"
