@@ -1,0 +1,128 @@
+"""Pictures made to fit, and the file that keeps them."""
+
+import numpy as np
+import pytest
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
+
+from datamodules.cache import build, fit_image
+
+SHAPE = (1, 4, 4)
+
+
+def decode(item):
+    if item < 0:
+        raise OSError("cannot identify image file")
+    return np.full(SHAPE, item, np.uint8)
+
+
+# Pictures
+
+
+def test_grey_becomes_rgb_and_rgb_grey():
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    rgb = fit_image(grey, 3, 8)
+    assert rgb.shape == (3, 8, 8)
+    assert all(np.array_equal(channel, np.asarray(grey)) for channel in rgb)
+    assert np.array_equal(fit_image(Image.merge("RGB", [grey] * 3), 1, 8)[0], np.asarray(grey))
+
+
+@pytest.mark.parametrize("size", [(12, 8), (8, 12), (9, 8), (500, 3)])
+def test_the_shorter_side_fits_and_the_centre_is_cut_out(size):
+    """A marked centre stays there: bright halves left and right, or above and below, of a black cross."""
+    width, height = size
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, width).round()[None]
+    pixels[..., 1] = np.linspace(0, 255, height).round()[:, None]
+    image = fit_image(Image.fromarray(pixels), 3, 8).astype(float)
+    assert image.shape == (3, 8, 8)
+    assert image[0].mean() == pytest.approx(127.5, abs=2)  # symmetric about the centre
+    assert image[1].mean() == pytest.approx(127.5, abs=2)
+    assert image[0][0, -1] - image[0][0, 0] == pytest.approx(255 * min(1, height / width), abs=40)
+
+
+def test_images_of_the_right_size_are_left_alone():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert np.array_equal(fit_image(Image.fromarray(pixels), 3, 8), pixels.transpose(2, 0, 1))
+
+
+def test_shrinking_is_antialiased():
+    """A fine chequerboard becomes grey, not black or white."""
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    assert np.abs(fit_image(Image.fromarray(board), 1, 8).astype(int) - 127).max() < 16
+
+
+def test_16_bit_grey_is_scaled_not_clipped():
+    pixels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    assert np.array_equal(fit_image(Image.fromarray(pixels), 1, 8)[0], pixels >> 8)
+
+
+def test_photographs_stand_upright(tmp_path):
+    """Orientation 6 says: turn this by a quarter to the right."""
+    lying = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(fit_image(Image.open(tmp_path / "a.png"), 1, 8)[0], np.rot90(lying, -1))
+
+
+# The file
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_image_is_in_its_place(tmp_path, workers):
+    build(tmp_path / "new/x.npy", range(200), decode, SHAPE, workers)
+    images = np.load(tmp_path / "new/x.npy")
+    assert images.shape == (200, *SHAPE)
+    assert images.dtype == np.uint8
+    assert images[:, 0, 0, 0].tolist() == list(range(200))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.npy"]
+
+
+def test_a_whole_file_is_kept_and_a_damaged_one_replaced(tmp_path):
+    path = tmp_path / "x.npy"
+    calls = []
+
+    def counted(item):
+        calls.append(item)
+        return decode(item)
+
+    build(path, range(5), counted, SHAPE, 1)
+    build(path, range(5), counted, SHAPE, 1)
+    assert len(calls) == 5
+    for damage in (b"", b"no array", path.read_bytes()[:-3]):
+        path.write_bytes(damage)
+        build(path, range(5), counted, SHAPE, 1)
+        assert np.load(path)[:, 0, 0, 0].tolist() == list(range(5))
+    assert len(calls) == 20
+
+
+def test_broken_images_are_counted_and_the_first_named(tmp_path):
+    items = [*range(100), -7, *range(99), -8, -9]
+    with pytest.raises(MisconfigurationException, match=r"^Broken image -7 \(cannot identify.*\) and 2 more") as error:
+        build(tmp_path / "x.npy", items, decode, SHAPE, 2)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(MisconfigurationException, match=r"^Broken image -7 \([^)]*\): mend or remove it$"):
+        build(tmp_path / "x.npy", [-7], decode, SHAPE, 2)
+
+
+def test_writing_that_is_interrupted_leaves_nothing(tmp_path):
+    def interrupted(item):
+        if item == 150:
+            raise KeyboardInterrupt
+        return decode(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "x.npy", range(200), interrupted, SHAPE, 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_hold_the_file_asks_for_another(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MisconfigurationException, match=r"^Resized images cannot be kept in .*file.*--data\.cache_dir"):
+        build(tmp_path / "file/x.npy", range(5), decode, SHAPE, 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 79}))
+    with pytest.raises(MisconfigurationException, match=r"GB needed.*--data\.cache_dir"):
+        build(tmp_path / "x.npy", range(5), decode, SHAPE, 1)
+    assert not (tmp_path / "x.npy").exists()
