@@ -1,23 +1,23 @@
 """Train, score and sample GANs from configuration files; ``python train.py --help`` shows how."""
 
-import netrc
+import argparse
+import difflib
+import inspect
 import os
 import re
 import sys
 import warnings
-from datetime import datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-import datamodules  # noqa: F401  (so that --data MNIST finds its class)
-import gans  # noqa: F401  (so that --model DCGAN finds its class)
+import datamodules
+import gans
 from callbacks import (
     EMA,
     AtomicCheckpointIO,
@@ -29,6 +29,8 @@ from callbacks import (
     Samples,
     Score,
 )
+from callbacks.runs import SaveConfig, find_checkpoint, run_folder, with_settings_of_run
+from callbacks.wandb_account import prepare_wandb
 from datamodules.base import ImageDataModule
 from gans.base import AdversarialModule
 
@@ -55,28 +57,46 @@ All settings of a subcommand, with what they mean: python train.py fit --help
 """
 
 
+class HelpFormatter(DefaultHelpFormatter):
+    """Leaves the examples above as they are, one a line."""
+
+    _fill_text = argparse.RawDescriptionHelpFormatter._fill_text
+
+
 class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence, without the page of usage before it."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, formatter_class=HelpFormatter, allow_abbrev=False, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> None:
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {one_sentence(message)}")
 
 
-class SaveConfig(SaveConfigCallback):
-    """Keep the complete configuration in the run folder and in the loggers, without secrets."""
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        import yaml
-
-        config = without_secrets(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
-        for key in ("ckpt_path", "run_dir"):  # where this run stands, not what it does
-            config.pop(key, None)
-        path = Path(trainer.default_root_dir) / "config.yaml"
-        if not path.exists():  # a resumed run keeps the file it began with
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(yaml.safe_dump(config, sort_keys=False))
-        for logger in trainer.loggers:
-            logger.log_hyperparams(config)
+def one_sentence(message: str) -> str:
+    """The innermost cause in jsonargparse's tree of causes, and what was probably meant."""
+    classes = {"model": gans, "data": datamodules}
+    wrong = re.search(r"Expected a dot import path string: (\S+)", message)
+    for key, package in classes.items():
+        if wrong and f'"{key}"' in message:
+            near = difflib.get_close_matches(wrong[1], package.__all__, 1, 0)[0]
+            return f"--{key}={wrong[1]} is no class: did you mean {near}? There are {', '.join(package.__all__)}"
+    unknown = re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecognized arguments: --([\w.]+)", message)
+    if unknown:
+        key = unknown[1] or unknown[2]
+        owners = [Trainer, Samples, EMA, Score, LastCheckpoint, BestCheckpoint]
+        owners += [getattr(package, name) for package in classes.values() for name in package.__all__]
+        bases = {cls for owner in owners for cls in owner.__mro__}
+        known = {name for cls in bases for name in inspect.signature(cls.__init__).parameters}
+        near = difflib.get_close_matches(key.rpartition(".")[2], known, 1)
+        meant = f"did you mean {near[0]}?" if near else "python train.py fit --help lists all keys"
+        return f"the key {key} does not exist: {meant}"
+    noise = re.compile(r"Does not validate|Subtypes:|Errors:|Given value type|Expected a <class 'NoneType'>")
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip() and not noise.search(line)]
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(lines))
+    return re.sub(r'Parser key "([\w.]+)": Expected an? (\w+). Got value: (\S+)', r"\1=\3 must be of type \2", text)[
+        :400
+    ]
 
 
 class CLI(LightningCLI):
@@ -188,111 +208,6 @@ class CLI(LightningCLI):
         return "-".join(part.class_path.rpartition(".")[2].lower() for part in (config.model, config.data))
 
 
-def find_checkpoint(wanted: str | None, run_dir: str | None, name: str = "*") -> Path | None:
-    """The file that --ckpt_path names: a path, or the last or best checkpoint of a run (the newest, unless named).
-
-    Raises:
-        MisconfigurationException: There is no such file.
-    """
-    if wanted is None:
-        return None
-    if wanted not in ("last", "best"):
-        if not Path(wanted).is_file():
-            raise MisconfigurationException(f"--ckpt_path={wanted} does not exist; give a .ckpt file, last or best")
-        return Path(wanted)
-    pattern = f"checkpoints/{wanted}.ckpt"
-    found = Path(run_dir).glob(pattern) if run_dir else Path("runs").glob(f"{name}/*/{pattern}")
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
-        raise MisconfigurationException(
-            f"--ckpt_path={wanted} finds no {pattern} in {run_dir or f'runs/{name}/*'}: "
-            "name the run with --run_dir or give the file itself"
-        )
-    return newest
-
-
-def run_of(checkpoint: Path | None) -> Path | None:
-    """The folder of the run that wrote a checkpoint; None for a file that was moved away from its run."""
-    if checkpoint is None or checkpoint.parent.name != "checkpoints":
-        return None
-    run = checkpoint.parent.parent
-    return run if (run / "config.yaml").exists() else None
-
-
-def run_folder(subcommand: str, checkpoint: Path | None, wanted: str | None, name: str) -> Path:
-    """Where this run keeps its files: a resumed run in the folder it began in, any other in a new one.
-
-    Raises:
-        MisconfigurationException: The folder asked for holds another run.
-    """
-    began = run_of(checkpoint)
-    now = f"{datetime.now():%Y%m%d-%H%M%S}"
-    if subcommand != "fit":
-        return Path(wanted) if wanted else (began or Path("runs") / name) / f"{subcommand}-{now}"
-    if wanted is None:
-        return began or Path("runs") / name / now
-    if (Path(wanted) / "config.yaml").exists() and began != Path(wanted):
-        raise MisconfigurationException(
-            f"--run_dir={wanted} already holds a run: add --ckpt_path=last to go on with it, or name another folder"
-        )
-    return Path(wanted)
-
-
-def with_settings_of_run(arguments: list[str]) -> list[str]:
-    """Put the configuration that a checkpoint's run has kept in front, where the command line names none."""
-    options = {}
-    for option in ("--config", "-c", "--ckpt_path", "--run_dir"):
-        for i, argument in enumerate(arguments):
-            key, equals, value = argument.partition("=")
-            if key == option:
-                options[option] = value if equals else "".join(arguments[i + 1 : i + 2])
-    if "--config" in options or "-c" in options or "--ckpt_path" not in options:
-        return arguments
-    checkpoint = find_checkpoint(options["--ckpt_path"], options.get("--run_dir"))
-    run = run_of(checkpoint)
-    if run is None:
-        raise MisconfigurationException(
-            f"--ckpt_path={checkpoint} has no config.yaml of its run beside it: give the configuration with --config"
-        )
-    return [f"--config={run / 'config.yaml'}", *arguments]
-
-
-def prepare_wandb(loggers: Any, run_dir: Path) -> None:
-    """Let Weights & Biases write into the run folder, under one id a run, and offline where there is no account."""
-    for logger in loggers if isinstance(loggers, list) else [loggers]:
-        if not str(getattr(logger, "class_path", "")).endswith("WandbLogger"):
-            continue
-        settings = logger.init_args
-        settings.save_dir = str(run_dir)
-        settings.name = settings.name or run_dir.name
-        if not os.environ.get("WANDB_MODE") and not settings.offline and not has_wandb_key():
-            os.environ["WANDB_MODE"] = "offline"
-            say("no Weights & Biases account found (wandb login): logging offline")
-        os.environ.setdefault("WANDB_SILENT", "true")
-        run_dir.mkdir(parents=True, exist_ok=True)
-
-
-def has_wandb_key() -> bool:
-    """Whether Weights & Biases would find a key without asking for one."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def without_secrets(config: Any) -> Any:
-    """The configuration with the values of keys such as api_key, token or password left out."""
-    if isinstance(config, list):
-        return [without_secrets(value) for value in config]
-    if not isinstance(config, dict):
-        return config
-    secret = re.compile(r"(^|_)(api_?key|token|password|secret)($|_)", re.IGNORECASE)
-    return {key: "***" if value and secret.search(key) else without_secrets(value) for key, value in config.items()}
-
-
 @rank_zero_only
 def say(line: str) -> None:
     print(line, flush=True)
@@ -315,6 +230,10 @@ def main() -> None:
         CLI()
     except MisconfigurationException as error:
         sys.exit(f"error: {error}")
+    except ValueError as error:  # jsonargparse's wrapping of what a constructor raised
+        if error.__cause__ is None or "Does not validate" not in str(error):
+            raise
+        sys.exit(f"error: {error.__cause__}")
 
 
 if __name__ == "__main__":

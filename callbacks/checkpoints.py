@@ -66,7 +66,7 @@ class LastCheckpoint(Checkpoint):
     def _write(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:
             self._written = trainer.global_step
-            trainer.save_checkpoint(self._path)
+            trainer.save_checkpoint(self._path, weights_only=False)
 
 
 class BestCheckpoint(ModelCheckpoint):

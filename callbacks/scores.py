@@ -147,7 +147,9 @@ class Score(Callback):
         self._extractor.to(module.device)
         self._loader_batch = loader.batch_size
         every = getattr(loader, "total", None) or len(loader.dataset)
-        self._total = min(every, int(batches[0]) * self._loader_batch * trainer.world_size)
+        # The first rank may have a batch more than the others, and all must count the same images.
+        seen = trainer.strategy.broadcast(int(batches[0])) * self._loader_batch * trainer.world_size
+        self._total = min(every, seen)
         self._name = self._reference_name(trainer) if self._total == every else f"unnamed {self._total}"
         self._fake = Collector(self._extractor, self.num_images, self.batch_size, classify=True)
         self._collector = None
@@ -232,6 +234,9 @@ class Score(Callback):
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         if trainer.is_global_zero:
             record(folder / "scores.json", entry, self.monitor)
+            line = "  ".join(f"{name} {value:.5g}" for name, value in scores.items())
+            show = trainer.progress_bar_callback.print if trainer.progress_bar_callback else print
+            show(f"step {trainer.global_step:,}  {line}")
         protocol = {"score/generated_images": float(self.num_images), "score/real_images": float(real.count)}
         for logger in trainer.loggers:
             logger.log_metrics(scores | protocol, step=trainer.global_step)

@@ -215,6 +215,9 @@ class AdversarialModule(LightningModule, ABC):
             _set_rng_state(self._resumed_rng)
             self._resumed_rng = None
 
+    def on_predict_start(self) -> None:
+        torch.manual_seed(torch.initial_seed() + self.global_rank)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0 and self.current_epoch == 0:
             self._check(images_of(batch))

@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_hold_the_file_asks_for_another(tmp_path, monkeypat
     (tmp_path / "file").write_text("")
     with pytest.raises(MisconfigurationException, match=r"^Resized images cannot be kept in .*file.*--data\.cache_dir"):
         build(tmp_path / "file/x.npy", range(5), decode, SHAPE, 1)
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 79}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 79}))
     with pytest.raises(MisconfigurationException, match=r"GB needed.*--data\.cache_dir"):
         build(tmp_path / "x.npy", range(5), decode, SHAPE, 1)
     assert not (tmp_path / "x.npy").exists()
