@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -294,12 +295,15 @@ class Reference:
 
     @classmethod
     def load(cls, path: Path | None) -> "Reference | None":
-        """Read a file that ``save`` wrote; None where there is none."""
+        """Read a file that ``save`` wrote; None where there is none, or a damaged one."""
         if path is None or not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as file:
-            mu, sigma, features = (torch.from_numpy(file[key]) for key in ("mu", "sigma", "features"))
-            return cls(mu, sigma, features, int(file["count"]))
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                mu, sigma, features = (torch.from_numpy(file[key]) for key in ("mu", "sigma", "features"))
+                return cls(mu, sigma, features, int(file["count"]))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
 
 
 class Collector:

@@ -128,7 +128,7 @@ def test_kernel_subsets_average_to_the_whole_and_repeat():
     assert parts != float(kernel_distance(real, fake, subset_size=50, subsets=400, seed=2))
 
 
-def test_memorization_looks_from_generated_to_real_images(both):
+def test_memorization_looks_from_generated_to_real_images():
     """One copied image among the generated ones counts; a real image that was copied often does not count more."""
     real = torch.eye(8, dtype=torch.float64)
     assert float(memorization_distance(real, real)) == pytest.approx(0, abs=1e-12)

@@ -1,0 +1,264 @@
+"""The Score callback, beside the same numbers computed directly from the images it saw."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from conftest import small
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from callbacks import EMA, MetricsFile, Score
+from callbacks.distances import kernel_distance, memorization_distance
+from callbacks.features import create
+from callbacks.images import to_uint8
+from callbacks.scores import read_statistics, record, write_statistics
+from datamodules import Digits
+from gans import DCGAN
+
+FRECHET = "score/frechet_pixels"
+
+
+@pytest.fixture
+def digits(tmp_path):
+    return Digits(data_dir=str(tmp_path / "data"), image_size=16, batch_size=64)
+
+
+def trainer(tmp_path, *callbacks, **kwargs):
+    options = {
+        "logger": MetricsFile(tmp_path / "run"),
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+        "num_sanity_val_steps": 0,
+    }
+    return Trainer(**options | kwargs, callbacks=list(callbacks))
+
+
+def score(tmp_path, **kwargs):
+    return Score(**{"features": "pixels", "cache_dir": str(tmp_path / "cache")} | kwargs)
+
+
+def validate(callback, model, digits, tmp_path):
+    """The scores that a validation records."""
+    trainer(tmp_path, callback).validate(model, digits, verbose=False)
+    return json.loads((tmp_path / "run/scores.json").read_text())["final"]
+
+
+def recorded(model, monkeypatch):
+    """A list that every image the model generates is added to."""
+    images = []
+    generate = model.generate
+    monkeypatch.setattr(model, "generate", lambda batch: images.append(generate(batch)) or images[-1])
+    return images
+
+
+def real_images(digits):
+    return torch.cat([batch.image for batch in digits.val_dataloader()])
+
+
+def scipy_frechet(a, b):
+    mu1, mu2 = a.mean(0), b.mean(0)
+    sigma1, sigma2 = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(sigma1 @ sigma2).real
+    return ((mu1 - mu2) ** 2).sum() + np.trace(sigma1 + sigma2 - 2 * root)
+
+
+@pytest.mark.parametrize("num_images", [300, 1797, 4000])
+def test_scores_are_those_of_exactly_the_images_asked_for(num_images, tmp_path, digits, monkeypatch):
+    """Fewer generated images than real ones, as many, and more."""
+    model = small(DCGAN)
+    generated = recorded(model, monkeypatch)
+    scores = validate(score(tmp_path, num_images=num_images), model, digits, tmp_path)["scores"]
+    pixels = create("pixels", None)
+    fake = pixels(to_uint8(torch.cat(generated))).features.double()
+    real = pixels(real_images(digits)).features.double()
+    assert len(fake) == num_images
+    assert len(real) == 1797
+    expected = scipy_frechet(real.numpy(), fake.numpy())
+    assert scores[FRECHET] == pytest.approx(expected, rel=1e-4)
+    assert scores["score/kernel_pixels"] == pytest.approx(float(kernel_distance(real, fake)), rel=1e-4)
+    memorization = float(memorization_distance(real, fake))
+    assert scores["score/memorization_frechet_pixels"] == pytest.approx(expected / memorization, rel=1e-4)
+    assert not any("fid" in name or "classifier" in name for name in scores)  # no Inception, no logits
+
+
+def test_a_subset_of_the_real_images_is_spread_over_all_of_them(tmp_path, digits):
+    model = small(DCGAN)
+    few = validate(score(tmp_path, num_images=500, num_real=100), model, digits, tmp_path)
+    assert few["protocol"]["real_images"] == 100
+    (file,) = (tmp_path / "cache").glob("*.npz")
+    real = create("pixels", None)(real_images(digits)).features.double()
+    indices = [i for i in range(1797) if (i + 1) * 100 // 1797 > i * 100 // 1797]
+    np.testing.assert_allclose(np.load(file)["mu"], real[indices].mean(0), rtol=1e-6)
+
+
+class Logits(nn.Module):
+    """Stands in for Inception: features and logits."""
+
+    resize = "none"
+
+    def forward(self, images):
+        from callbacks.features import Features
+
+        features = images.float().flatten(1)[:, ::16]
+        return Features(features, features[:, :7] / 32)
+
+
+def test_only_inception_gives_the_names_of_published_scores(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr("callbacks.scores.create", lambda *_: Logits())
+    names = {"score/fid", "score/kid", "score/inception_score", "score/inception_score_std", "score/mifid"}
+    callback = score(tmp_path, features="inception", num_images=200)
+    assert callback.monitor == "score/fid"
+    assert validate(callback, small(DCGAN), digits, tmp_path)["scores"].keys() == names
+    callback = score(tmp_path, features="resnet18", num_images=200)
+    scores = validate(callback, small(DCGAN), digits, tmp_path)["scores"]
+    assert callback.monitor == "score/frechet_resnet18"
+    assert {name.removesuffix("_std").rpartition("_")[2] for name in scores} == {"resnet18"}
+
+
+def test_training_goes_on_as_if_nothing_had_been_scored(tmp_path, digits):
+    """The same weights, bit for bit, with and without scores on the way."""
+    weights = []
+    for num_images in (0, 100):
+        torch.manual_seed(0)
+        model = small(DCGAN)
+        callback = score(tmp_path, num_images=num_images)
+        trainer(tmp_path, callback, max_steps=6, val_check_interval=2, check_val_every_n_epoch=None).fit(model, digits)
+        weights.append(torch.cat([p.flatten() for p in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_the_extractor_never_enters_a_checkpoint(tmp_path, digits, monkeypatch):
+    extractor = Logits()
+    extractor.weight = nn.Parameter(torch.zeros(3))
+    monkeypatch.setattr("callbacks.scores.create", lambda *_: extractor)
+    model = small(DCGAN)
+    run = trainer(tmp_path, score(tmp_path, num_images=50), max_steps=1)
+    run.fit(model, digits)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"generator", "discriminator"}
+    assert not any(p is extractor.weight for p in model.parameters())
+    assert "Score" not in checkpoint["callbacks"]
+
+
+def test_real_statistics_are_computed_once_and_kept(tmp_path, digits, monkeypatch):
+    model = small(DCGAN)
+    first = validate(score(tmp_path, num_images=50), model, digits, tmp_path)
+    counted = []
+    monkeypatch.setattr("callbacks.scores.create", lambda *_: counting(counted))
+    second = validate(score(tmp_path, num_images=50), model, digits, tmp_path)
+    assert sum(counted) == 50  # generated images only
+    assert second["scores"] == first["scores"]
+    digits.image_size = 32  # other images
+    digits.prepare_data()
+    validate(score(tmp_path, num_images=50), small(DCGAN, image_shape=(1, 32, 32)), digits, tmp_path)
+    assert sum(counted) == 50 + 50 + 1797
+
+
+def counting(counted):
+    pixels = create("pixels", None)
+    pixels.register_forward_hook(lambda _, inputs, __: counted.append(len(inputs[0])))
+    return pixels
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path, digits):
+    model = small(DCGAN)
+    first = validate(score(tmp_path, num_images=50), model, digits, tmp_path)
+    (file,) = (tmp_path / "cache").glob("*.npz")
+    file.write_bytes(file.read_bytes()[:100])
+    assert validate(score(tmp_path, num_images=50), model, digits, tmp_path)["scores"] == first["scores"]
+    assert read_statistics(file)[0].shape == (64,)
+
+
+def test_published_statistics_stand_in_for_real_images(tmp_path, digits):
+    model = small(DCGAN)
+    full = validate(score(tmp_path, num_images=50), model, digits, tmp_path)["scores"]
+    (file,) = (tmp_path / "cache").glob("*.npz")
+    write_statistics(tmp_path / "published.npz", *read_statistics(file))
+    given = score(tmp_path, num_images=50, real_statistics=str(tmp_path / "published.npz"))
+    entry = validate(given, model, digits, tmp_path)
+    assert entry["scores"] == {FRECHET: pytest.approx(full[FRECHET], rel=1e-12)}  # KID and MiFID need features
+    assert "published.npz" in str(entry["protocol"]["real_images"])
+
+
+def test_statistics_that_do_not_fit_are_refused(tmp_path, digits):
+    path = tmp_path / "wrong.npz"
+
+    def check(sentence):
+        with pytest.raises(MisconfigurationException, match=sentence):
+            validate(score(tmp_path, num_images=50, real_statistics=str(path)), small(DCGAN), digits, tmp_path)
+
+    check(r"--score\.real_statistics=.*wrong\.npz is not an \.npz file")
+    np.savez(path, mean=np.zeros(3))
+    check(r"with the arrays mu and sigma")
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(4))
+    check(r"mu \(D,\) and sigma \(D, D\)")
+    np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
+    check(r"is of 3 features, but --score\.features=pixels has 64")
+
+
+def test_a_score_carries_its_protocol(tmp_path, digits):
+    callback = score(tmp_path, num_images=50, num_real=60, seed=3)
+    run = trainer(tmp_path, callback, EMA(), max_steps=2)
+    run.fit(small(DCGAN), digits)
+    entry = json.loads((tmp_path / "run/scores.json").read_text())["final"]
+    assert entry["step"] == 2
+    protocol = entry["protocol"]
+    assert protocol.pop("reference").startswith("digits-train-16x16x1-")
+    assert protocol == {
+        "features": "pixels",
+        "resize": "mean over areas to 8x8",
+        "generated_images": 50,
+        "real_images": 60,
+        "weights": "ema",
+        "seed": 3,
+    }
+    last = (tmp_path / "run/metrics.csv").read_text().splitlines()
+    assert "score/generated_images" in last[0]
+    assert entry["scores"][FRECHET] == pytest.approx(float(run.callback_metrics[FRECHET]))
+
+
+def test_best_and_final_are_both_kept_and_a_resumed_run_scores_again(tmp_path):
+    path = tmp_path / "scores.json"
+    for step, value in ((10, 3.0), (20, 1.0), (30, float("nan")), (40, 2.0), (30, 1.5)):
+        record(path, {"step": step, "scores": {"s": value}}, "s")
+    kept = json.loads(path.read_text())
+    assert kept["best"] == {"step": 20, "scores": {"s": 1.0}}
+    assert kept["final"] == {"step": 30, "scores": {"s": 1.5}}
+    assert [entry["step"] for entry in kept["history"]] == [10, 20, 30]
+
+
+def test_features_that_are_not_finite_give_no_score_and_a_warning(tmp_path, digits, monkeypatch):
+    pixels = create("pixels", None)
+    pixels.register_forward_hook(lambda _, __, out: out._replace(features=out.features / 0))
+    monkeypatch.setattr("callbacks.scores.create", lambda *_: pixels)
+    with pytest.warns(UserWarning, match="has training diverged"):
+        scores = validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)["scores"]
+    assert math.isnan(scores.pop(FRECHET))
+    assert not scores
+
+
+def test_what_scoring_costs_on_a_cpu_is_said_once(tmp_path, digits, monkeypatch):
+    said = []
+    clock = iter(range(0, 10**6, 30))
+    monkeypatch.setattr("callbacks.scores.rank_zero_info", said.append)
+    monkeypatch.setattr("callbacks.scores.time.perf_counter", lambda: next(clock))
+    validate(score(tmp_path, num_images=1797), small(DCGAN), digits, tmp_path)
+    assert len(said) == 1
+    assert "3,594 images" in said[0]  # real ones too, the first time
+    assert "--score.num_images" in said[0]
+
+
+def test_images_that_may_be_asked_for():
+    for num_images in (-1, 1):
+        with pytest.raises(MisconfigurationException, match=rf"--score\.num_images .*{num_images}"):
+            Score(num_images=num_images)
+    with pytest.raises(MisconfigurationException, match=r"--score\.num_real .* 1$"):
+        Score(num_real=1)
