@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from gans.base import NoiseGAN
+from gans.noise import NoiseGAN
 
 
 class Generator(nn.Sequential):

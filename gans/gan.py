@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gans.base import NoiseGAN
+from gans.noise import NoiseGAN
 
 
 class Generator(nn.Sequential):

@@ -10,7 +10,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from gans import DCGAN, GAN
-from gans.base import NoiseGAN, frozen
+from gans.base import frozen
+from gans.noise import NoiseGAN
 from gans.optimizers import Adam
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from gans import DCGAN
-from gans.base import NoiseGAN
+from gans.noise import NoiseGAN
 
 BATCH = 8  # over all ranks
 
