@@ -58,6 +58,21 @@ def frozen(network: nn.Module) -> Iterator[None]:
             torch._foreach_copy_(buffers, before)
 
 
+@contextmanager
+def autocast_cache() -> Iterator[None]:
+    """Inside, mixed precision converts a weight once for all forward passes (two of the discriminator, say).
+
+    Lightning switches this off, because its autocast goes on while weights are updated.
+    """
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(True)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+        torch.clear_autocast_cache()
+
+
 class AdversarialModule(LightningModule, ABC):
     """Two networks trained against each other.
 
@@ -180,7 +195,8 @@ class AdversarialModule(LightningModule, ABC):
         """Accumulate the mean gradient over the batches; return the logs of the last one."""
         logs: dict[str, Tensor] = {}
         for batch in batches:
-            loss, logs = loss_of(batch)
+            with autocast_cache():
+                loss, logs = loss_of(batch)
             self.manual_backward(loss / len(batches) if len(batches) > 1 else loss)
         return logs
 
