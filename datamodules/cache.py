@@ -58,17 +58,17 @@ def build(
         return
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            needed, free = len(items) * int(np.prod(shape)), shutil.disk_usage(path.parent).free
-            if needed > free:  # writing to a mapped file on a full disk would kill the process
-                raise OSError(0, f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
-            images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(items), *shape))
-        except OSError as error:
-            raise MisconfigurationException(
-                f"Resized images cannot be kept in {path.parent} ({error.strerror}): set --data.cache_dir to a folder "
-                "that can be written to"
-            ) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = len(items) * int(np.prod(shape)), shutil.disk_usage(path.parent).free
+        if needed > free:  # writing to a mapped file on a full disk would kill the process
+            raise OSError(0, f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+        images = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(items), *shape))
+    except OSError as error:
+        raise MisconfigurationException(
+            f"Resized images cannot be kept in {path.parent} ({error.strerror}): set --data.cache_dir to a folder "
+            "that can be written to"
+        ) from error
+    try:
         broken = _fill(images, items, decode, workers)
         if broken:
             more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""

@@ -1,0 +1,211 @@
+"""What every data set shares, on the digits."""
+
+import pytest
+import torch
+from conftest import images as random_images
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules import Digits, ImageFolder
+from datamodules.loader import ImageBatch
+
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "limit_val_batches": 0,
+}
+
+
+class Watch(LightningModule):
+    """Keeps the batches it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(batch)
+        return self.weight.sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.seen.append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def digits(tmp_path, **kwargs):
+    return Digits(**{"data_dir": str(tmp_path), "image_size": 8, "batch_size": 100} | kwargs)
+
+
+def watch(data, **kwargs):
+    module = Watch()
+    Trainer(**QUIET | {"max_epochs": 1} | kwargs).fit(module, data)
+    return module.seen
+
+
+def test_the_model_gets_float_images_in_range_and_integer_labels(tmp_path):
+    seen = watch(digits(tmp_path))
+    assert len(seen) == 17
+    for image, label in seen:
+        assert image.shape == (100, 1, 8, 8)
+        assert image.dtype == torch.float32
+        assert label.dtype == torch.int64
+    pixels = torch.cat([batch.image for batch in seen])
+    assert (pixels.min(), pixels.max()) == (-1, 1)
+    assert set(torch.cat([batch.label for batch in seen]).tolist()) == set(range(10))
+
+
+def test_scaling_is_exact(tmp_path):
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    image = digits(tmp_path).on_after_batch_transfer(ImageBatch(levels, None), 0).image
+    assert torch.equal(image.flatten(), torch.arange(256) / 127.5 - 1)
+    assert torch.equal(((image + 1) * 127.5).round().to(torch.uint8), levels)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_images_have_the_models_precision(tmp_path, precision):
+    expected = torch.float64 if precision == "64-true" else torch.float32  # autocast converts by itself
+    assert watch(digits(tmp_path), precision=precision, max_steps=1)[0].image.dtype == expected
+
+
+def test_resident_and_streamed_images_are_the_same_batches(tmp_path):
+    resident = watch(digits(tmp_path), max_epochs=2)
+    streamed = watch(
+        digits(tmp_path, resident_bytes=0, num_workers=1), max_epochs=2, reload_dataloaders_every_n_epochs=0
+    )
+    assert len(resident) == len(streamed) == 34
+    for a, b in zip(resident, streamed, strict=True):
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.label, b.label)
+
+
+def test_flips_mirror_about_half_of_the_training_images_and_nothing_else(tmp_path):
+    plain, flipped = (watch(digits(tmp_path, horizontal_flip=flip)) for flip in (False, True))
+    a, b = (torch.cat([batch.image for batch in seen]) for seen in (plain, flipped))
+    same = (a == b).flatten(1).all(1)
+    mirrored = (a.flip(-1) == b).flatten(1).all(1)
+    assert (same | mirrored).all()
+    assert 0.4 < (mirrored & ~same).float().mean() < 0.6
+
+
+def test_evaluation_sees_all_images_in_order_and_unmirrored(tmp_path):
+    seen = []
+    for flip in (False, True):
+        module = Watch()
+        data = digits(tmp_path, horizontal_flip=flip)
+        Trainer(**QUIET | {"limit_val_batches": None}).validate(module, data, verbose=False)
+        seen.append(torch.cat([batch.image for batch in module.seen]))
+    assert len(seen[0]) == 1797
+    assert torch.equal(*seen)
+    raw = torch.from_numpy(data.items("train")[0][:5])
+    assert torch.equal(((seen[0][:5, 0] + 1) * 127.5).round().to(torch.uint8), raw)
+
+
+@pytest.mark.parametrize("stop", [5, 17, 20])
+@pytest.mark.parametrize("streamed", [False, True], ids=["resident", "streamed"])
+def test_a_run_resumed_from_a_checkpoint_sees_the_batches_that_were_left(tmp_path, stop, streamed):
+    """In the middle and at the end of an epoch of 17 batches."""
+    options = {"resident_bytes": 0, "num_workers": 1} if streamed else {}
+    whole = watch(digits(tmp_path, **options), max_epochs=-1, max_steps=30)
+    first = Trainer(**QUIET | {"max_epochs": -1, "max_steps": stop})
+    first.fit(Watch(), digits(tmp_path, **options))
+    first.save_checkpoint(tmp_path / "a.ckpt")
+    module = Watch()
+    second = Trainer(**QUIET | {"max_epochs": -1, "max_steps": 30})
+    second.fit(module, digits(tmp_path, **options), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    assert len(module.seen) == 30 - stop
+    for a, b in zip(whole[stop:], module.seen, strict=True):
+        assert torch.equal(a.image, b.image)
+
+
+def test_preparing_and_loading_draw_nothing_from_the_global_generator(tmp_path):
+    before = torch.get_rng_state()
+    data = digits(tmp_path)
+    data.prepare_data()
+    data.setup("fit")
+    list(data.train_dataloader())
+    list(data.val_dataloader())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_images_are_resized_once_and_again_when_a_file_changes(tmp_path):
+    from torchvision.utils import save_image
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, image in enumerate(random_images(6, (3, 20, 24)) / 2 + 0.5):
+        save_image(image, folder / f"{i}.png")
+
+    def prepare():
+        data = ImageFolder(data_dir=str(folder), image_size=16, batch_size=2)
+        data.prepare_data()
+        return data
+
+    def kept():
+        return {path: path.stat().st_mtime_ns for path in (folder / ".cache").iterdir()}
+
+    name = prepare().reference("train")
+    first = kept()
+    prepare()
+    assert kept() == first
+    save_image(torch.zeros(3, 30, 30), folder / "3.png")
+    data = prepare()
+    assert data.reference("train") != name
+    assert len(kept()) == 2
+    assert torch.cat([batch.image for batch in data.val_dataloader()])[3].max() == 0
+
+
+def test_ranks_get_their_slices_from_the_trainer(tmp_path):
+    """Two ranks of batch 20 see what one of batch 40 sees."""
+    data = digits(tmp_path, batch_size=40)
+    data.prepare_data()
+    (joined, *_) = data.train_dataloader()
+
+    class Rank:
+        world_size, strategy = 2, type("Strategy", (), {"root_device": torch.device("cpu")})
+        state = type("State", (), {"fn": "fit"})
+
+    parts = []
+    for rank in (0, 1):
+        part = digits(tmp_path, batch_size=20)
+        part.trainer = Rank()
+        part.trainer.global_rank = rank
+        parts.append(next(iter(part.train_dataloader())).image)
+    assert torch.equal(torch.cat(parts), joined.image)
+
+
+@pytest.mark.parametrize(("key", "value"), [("image_size", 0), ("batch_size", 0), ("num_workers", -1), ("seed", -1)])
+def test_arguments_out_of_range_are_named(tmp_path, key, value):
+    with pytest.raises(MisconfigurationException, match=rf"^--data\.{key} must be at least \d; got {value}$"):
+        digits(tmp_path, **{key: value})
+
+
+def test_a_batch_larger_than_the_data_is_named_before_training(tmp_path):
+    with pytest.raises(
+        MisconfigurationException, match=r"--data\.batch_size=1798 is more than the 1797 .* 1797 or less"
+    ):
+        watch(digits(tmp_path, batch_size=1798))
+    assert len(watch(digits(tmp_path, batch_size=1797))) == 1
+
+
+def test_a_cache_that_cannot_be_written_asks_for_another(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MisconfigurationException, match=r"--data\.cache_dir"):
+        digits(tmp_path, cache_dir=str(tmp_path / "file/cache")).prepare_data()
+
+
+def test_digits_are_scikit_learns(tmp_path):
+    data = digits(tmp_path, image_size=32)
+    data.prepare_data()
+    assert data.image_shape == (1, 32, 32)
+    assert data.num_classes == 10
+    batches = list(data.val_dataloader())
+    pixels = torch.cat([batch.image for batch in batches])
+    assert pixels.shape == (1797, 1, 32, 32)
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert torch.cat([batch.label for batch in batches]).bincount().min() > 170
