@@ -138,6 +138,7 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
+        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("score.monitor", "best.monitor", apply_on="instantiate")
         parser.link_arguments(
             "seed_everything", "data.init_args.seed", compute_fn=lambda seed: seed if type(seed) is int else 0

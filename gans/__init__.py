@@ -1,6 +1,12 @@
 """One file a paper; each paper's LightningModule is listed here."""
 
+from gans.acgan import ACGAN
+from gans.cgan import CGAN, ConvolutionalCGAN
 from gans.dcgan import DCGAN
 from gans.gan import GAN
+from gans.lsgan import LSGAN
+from gans.realness_gan import RealnessGAN
+from gans.wgan import WGAN
+from gans.wgan_gp import WGANGP
 
-__all__ = ["DCGAN", "GAN"]
+__all__ = ["ACGAN", "CGAN", "DCGAN", "GAN", "LSGAN", "WGAN", "WGANGP", "ConvolutionalCGAN", "RealnessGAN"]

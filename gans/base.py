@@ -8,6 +8,7 @@ what is kept.
 import copy
 import inspect
 import random
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,7 +132,7 @@ class AdversarialModule(LightningModule, ABC):
         self.gradient_clip_val = gradient_clip_val
         self.channels_last = channels_last
         self.averaged_generator = None
-        self._critic_updates = 0
+        self._critic_updates = 0  # since the last generator update
         self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
         self._resumed_rng: dict[str, Any] | None = None
 
@@ -148,6 +149,10 @@ class AdversarialModule(LightningModule, ABC):
     @abstractmethod
     def generate(self, batch: Any) -> Tensor:
         """The generated counterpart of a batch: as many images, (N, C, H, W) in [-1, 1]."""
+
+    def critic_steps(self) -> int:
+        """Discriminator updates before the next generator update."""
+        return self.n_critic
 
     def real(self, batch: Any) -> Tensor:
         """The real images that ``generate(batch)`` is to be compared with, (N, C, H, W) in [-1, 1]."""
@@ -169,6 +174,7 @@ class AdversarialModule(LightningModule, ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One batch: a discriminator update, then a generator update when ``n_critic`` of the former are done."""
+        self._validate_next(False)
         self._waiting.append(batch)
         if len(self._waiting) < self.accumulate_grad_batches:
             return
@@ -180,8 +186,9 @@ class AdversarialModule(LightningModule, ABC):
             self.trainer.strategy.optimizer_step(discriminator_optimizer.optimizer, lambda: None)
         discriminator_optimizer.zero_grad()
         self._critic_updates += 1
-        if self._critic_updates % self.n_critic:
+        if self._critic_updates < self.critic_steps():
             return
+        self._critic_updates = 0
         with frozen(self.discriminator):
             logs |= self._backward(self.generator_loss, batches)
             generator_optimizer.step()
@@ -190,6 +197,13 @@ class AdversarialModule(LightningModule, ABC):
             config.scheduler.step()
         if self.global_step % self.trainer.log_every_n_steps == 0:
             self._log(logs)
+        self._validate_next(True)
+
+    def _validate_next(self, updated: bool) -> None:
+        """Let ``val_check_interval`` count generator updates, where Lightning counts batches (over all epochs)."""
+        every = self.trainer.val_check_interval
+        if self.trainer.check_val_every_n_epoch is None and isinstance(every, int):
+            self.trainer.val_check_batch = 1 if updated and self.global_step % every == 0 else sys.maxsize
 
     def _backward(self, loss_of: Callable[[Any], Loss], batches: list[Any]) -> dict[str, Tensor]:
         """Accumulate the mean gradient over the batches; return the logs of the last one."""

@@ -1,5 +1,6 @@
 """DCGAN: Unsupervised Representation Learning with Deep Convolutional GANs (Radford et al., 2015, arXiv 1511.06434)."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ class Generator(nn.Sequential):
     """
 
     def __init__(self, channels: int, size: int, latent_dim: int, width: int) -> None:
-        widths = _widths(size, width)[::-1]
+        widths = widths_of(size, width)[::-1]
         layers: list[nn.Module] = [
             nn.Unflatten(1, (latent_dim, 1, 1)),
             nn.ConvTranspose2d(latent_dim, widths[0], 4, bias=False),
@@ -33,24 +34,34 @@ class Generator(nn.Sequential):
 
 
 class Discriminator(nn.Sequential):
-    """Images (N, C, S, S) to logits (N,): halve the size down to 4x4, then one convolution to a number.
+    """Images (N, C, S, S) to logits (N,), or (N, outcomes): halve the size down to 4x4, then one convolution.
 
     Strided convolutions and LeakyReLU(0.2), batch norm everywhere but the first layer and the output (section 3).
     """
 
-    def __init__(self, channels: int, size: int, width: int) -> None:
-        widths = _widths(size, width)
-        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        for before, after in pairwise(widths):
-            layers += [
-                nn.Conv2d(before, after, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.LeakyReLU(0.2),
-            ]
-        super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4), nn.Flatten(0))
+    def __init__(
+        self, channels: int, size: int, width: int, outcomes: int = 1, norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+    ) -> None:
+        head = nn.Conv2d(widths_of(size, width)[-1], outcomes, 4)
+        super().__init__(*halvings(channels, size, width, norm), head, nn.Flatten(0 if outcomes == 1 else 1))
 
 
-def _widths(size: int, width: int) -> list[int]:
+def halvings(
+    channels: int, size: int, width: int, norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+) -> list[nn.Module]:
+    """The layers that turn images (N, C, S, S) into features (N, widths_of(size, width)[-1], 4, 4)."""
+    widths = widths_of(size, width)
+    layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    for before, after in pairwise(widths):
+        layers += [
+            nn.Conv2d(before, after, 4, stride=2, padding=1, bias=norm is nn.Identity),
+            norm(after),
+            nn.LeakyReLU(0.2),
+        ]
+    return layers
+
+
+def widths_of(size: int, width: int) -> list[int]:
     """Channels after each halving of the size down to 4: doubled every time, up to eight times the first."""
     return [width * min(2**i, 8) for i in range(size.bit_length() - 3)]
 
@@ -86,5 +97,13 @@ class DCGAN(NoiseGAN):
                 f"DCGAN needs square images whose size is a power of two from 16 to 256; got {height}x{size}: "
                 "set --data.image_size to 16, 32, 64, 128 or 256."
             )
-        self.generator = Generator(channels, size, self.latent_dim, width).apply(initialise)
-        self.discriminator = Discriminator(channels, size, width).apply(initialise)
+        self.build(*(network.apply(initialise) for network in self.networks(channels, size, width)))
+
+    def networks(self, channels: int, size: int, width: int) -> tuple[nn.Module, nn.Module]:
+        """The generator and the discriminator."""
+        generator = Generator(channels, size, self.latent_dim, width)
+        return generator, Discriminator(channels, size, width, self.loss.outcomes, self.discriminator_norm())
+
+    def discriminator_norm(self) -> Callable[[int], nn.Module]:
+        """Batch norm, which would undo spectral normalisation and is left out beside it (1802.05957)."""
+        return nn.Identity if self.spectral_norm else nn.BatchNorm2d

@@ -3,7 +3,7 @@
 from math import prod
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from gans.noise import NoiseGAN
 
@@ -24,9 +24,9 @@ class Generator(nn.Sequential):
 
 
 class Discriminator(nn.Sequential):
-    """Multilayer perceptron from images (N, C, H, W) to logits (N,), positive for real."""
+    """Multilayer perceptron from images (N, C, H, W) to logits (N,), positive for real, or (N, outcomes)."""
 
-    def __init__(self, image_shape: tuple[int, int, int], hidden: int, dropout: float) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], hidden: int, dropout: float, outcomes: int = 1) -> None:
         super().__init__(
             nn.Flatten(),
             nn.Linear(prod(image_shape), hidden),
@@ -35,11 +35,9 @@ class Discriminator(nn.Sequential):
             nn.Linear(hidden, hidden),
             nn.LeakyReLU(0.2),
             nn.Dropout(dropout),
-            nn.Linear(hidden, 1),
+            nn.Linear(hidden, outcomes),
+            nn.Flatten(0 if outcomes == 1 else 1),
         )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images).squeeze(1)
 
 
 class GAN(NoiseGAN):
@@ -60,5 +58,7 @@ class GAN(NoiseGAN):
         self, image_shape: tuple[int, int, int], hidden: int = 512, dropout: float = 0.3, **kwargs: Any
     ) -> None:
         super().__init__(image_shape=image_shape, **kwargs)
-        self.generator = Generator(image_shape, self.latent_dim, hidden)
-        self.discriminator = Discriminator(image_shape, hidden, dropout)
+        self.build(
+            Generator(image_shape, self.latent_dim, hidden),
+            Discriminator(image_shape, hidden, dropout, self.loss.outcomes),
+        )

@@ -3,69 +3,177 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as normalise_spectrally
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from gans.base import AdversarialModule, Loss, full_precision, images_of
 from gans.losses import AdversarialLoss, NonSaturating
+from gans.penalties import Penalty
 
 
 class NoiseGAN(AdversarialModule):
     """A GAN that turns noise into images, trained with an adversarial loss on the discriminator's raw outputs.
 
+    A paper builds a generator, called with noise (N, latent_dim), and a discriminator, called with images. Where
+    ``conditional`` is set and there are classes, both get the classes (N,) as a second argument.
+
     Args:
         latent_dim: Size of the noise vector z.
         loss: Adversarial loss; any of ``gans.losses``.
+        penalty: Penalty on the discriminator's gradient; any of ``gans.penalties``.
+        weight_clip: Largest absolute value of the discriminator's weights, clipped after each of its updates.
+        spectral_norm: Divide every weight of the discriminator by its spectral norm (Miyato et al. 1802.05957).
+        num_classes: Classes of the images; given by the data set, and used by conditional GANs only.
         predict_images: Images that ``predict`` draws.
+        predict_label: Class of the images that ``predict`` draws; by default every class in turn.
         **kwargs: See AdversarialModule.
+
+    Raises:
+        MisconfigurationException: An argument is out of range.
     """
+
+    conditional = False
+    """Whether the networks are told the class."""
 
     def __init__(
         self,
         latent_dim: int = 100,
         loss: AdversarialLoss = NonSaturating(),  # noqa: B008
+        penalty: Penalty | None = None,
+        weight_clip: float | None = None,
+        spectral_norm: bool = False,
+        num_classes: int = 0,
         predict_images: int = 64,
+        predict_label: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if weight_clip is not None and weight_clip <= 0:
+            raise MisconfigurationException(f"--model.weight_clip must be positive; got {weight_clip}")
+        self.num_classes = num_classes if self.conditional else 0
+        if predict_label is not None and not 0 <= predict_label < self.num_classes:
+            known = (
+                f"a class from 0 to {self.num_classes - 1}" if self.num_classes else "left out: there are no classes"
+            )
+            raise MisconfigurationException(f"--model.predict_label={predict_label} must be {known}")
         self.latent_dim = latent_dim
         self.loss = loss
+        self.penalty = penalty
+        self.weight_clip = weight_clip
+        self.spectral_norm = spectral_norm
         self.predict_images = predict_images
+        self.predict_label = predict_label
+
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        """Take the two networks, which every paper's constructor ends with."""
+        if self.spectral_norm:
+            for layer in list(discriminator.modules()):
+                if isinstance(layer, nn.Linear | nn.Conv2d | nn.Embedding):
+                    normalise_spectrally(layer)
+        self.generator = generator
+        self.discriminator = discriminator
+
+    # Training
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        optimizers, schedulers = super().configure_optimizers()
+        if self.weight_clip is not None:
+            optimizers[0].register_step_post_hook(lambda *_: self.clip_weights())
+        return optimizers, schedulers
+
+    @torch.no_grad()
+    def clip_weights(self) -> None:
+        """Move the discriminator's weights into [-weight_clip, weight_clip]."""
+        assert self.weight_clip is not None
+        weights = list(self.discriminator.parameters())
+        torch._foreach_clamp_min_(weights, -self.weight_clip)
+        torch._foreach_clamp_max_(weights, self.weight_clip)
 
     def noise(self, n: int) -> Tensor:
         """n noise vectors, (n, latent_dim), standard normal."""
         return torch.randn(n, self.latent_dim, device=self.device, dtype=self.dtype)
 
+    def random_classes(self, n: int) -> tuple[Tensor, ...]:
+        """The classes of n images to generate, (n,), drawn evenly; empty for a GAN without classes."""
+        return (torch.randint(self.num_classes, (n,), device=self.device),) if self.num_classes else ()
+
+    def classes_of(self, batch: Any) -> tuple[Tensor, ...]:
+        """The classes of a batch's images, (N,); empty for a GAN without classes."""
+        return (batch[1],) if self.num_classes else ()
+
+    def judge(self, images: Tensor, *classes: Tensor) -> Tensor:
+        """The discriminator's raw outputs for images, in full precision."""
+        return full_precision(self.discriminator(images, *classes))
+
     def discriminator_loss(self, batch: Any) -> Loss:
-        real = images_of(batch)
+        real, classes = images_of(batch), self.classes_of(batch)
         with torch.no_grad():
-            fake = self.generator(self.noise(len(real)))
+            random = self.random_classes(len(real))
+            fake = self.generator(self.noise(len(real)), *random)
         # Two passes: batch norm must see real and generated images apart (DCGAN's recipe).
-        real_score, fake_score = (full_precision(self.discriminator(images)) for images in (real, fake))
+        real_score, fake_score = self.judge(real, *classes), self.judge(fake, *random)
         loss = self.loss.discriminator(real_score, fake_score)
-        logs = {"loss/discriminator": loss, "score/real": real_score.mean(), "score/fake": fake_score.mean()}
-        return loss, logs
+        logs = {"loss/discriminator": loss, "critic/real": real_score.mean(), "critic/fake": fake_score.mean()}
+        return loss + self.penalise(batch, real, fake, logs), logs
+
+    def penalise(self, batch: Any, real: Tensor, fake: Tensor, logs: dict[str, Tensor]) -> Tensor | float:
+        """The penalty on the discriminator's gradient, also logged; 0 where there is none."""
+        if self.penalty is None:
+            return 0.0
+        logs["loss/penalty"] = self.penalty(lambda images: self.judge(images, *self.classes_of(batch)), real, fake)
+        return logs["loss/penalty"]
 
     def generator_loss(self, batch: Any) -> Loss:
-        fake = self.generator(self.noise(len(images_of(batch))))
-        loss = self.loss.generator(full_precision(self.discriminator(fake)))
+        random = self.random_classes(len(images_of(batch)))
+        fake = self.generator(self.noise(len(images_of(batch))), *random)
+        loss = self.loss.generator(self.judge(fake, *random), self.judge_real(batch))
         return loss, {"loss/generator": loss}
 
+    def judge_real(self, batch: Any) -> Tensor | None:
+        """The discriminator's outputs for the batch's real images, for generator losses that compare with them."""
+        if not self.loss.compares:
+            return None
+        with torch.no_grad():
+            return self.judge(images_of(batch), *self.classes_of(batch))
+
+    # Pictures and scores
+
     def generate(self, batch: Any) -> Tensor:
-        return self.sample(len(images_of(batch)))
+        return self.sample(len(images_of(batch)), *self.classes_of(batch))
 
-    def sample(self, n: int) -> Tensor:
-        """Draw n images, (n, C, H, W) in [-1, 1], from the averaged generator if there is one, in eval mode."""
-        return self.sample_from(self.noise(n))
+    def sample(self, n: int, label: Tensor | int | None = None) -> Tensor:
+        """Draw n images, (n, C, H, W) in [-1, 1], from the averaged generator if there is one, in eval mode.
 
-    def sample_from(self, noise: Tensor) -> Tensor:
-        """The images of given noise (n, latent_dim); same noise, same images."""
+        Args:
+            n: How many.
+            label: Their class, or the class of each (n,); by default every class in turn.
+
+        Raises:
+            ValueError: There is no such class.
+        """
+        return self.sample_from(self.noise(n), label)
+
+    def sample_from(self, noise: Tensor, label: Tensor | int | None = None) -> Tensor:
+        """The images of given noise (n, latent_dim) and, where there are classes, labels; same noise, same images."""
+        classes: tuple[Tensor, ...] = ()
+        if isinstance(label, int) and not 0 <= label < self.num_classes:
+            raise ValueError(f"label must be a class from 0 to {self.num_classes - 1}; got {label}")
+        if self.num_classes and isinstance(label, int):
+            classes = (torch.full((len(noise),), label, device=self.device),)
+        elif self.num_classes:
+            classes = (torch.arange(len(noise), device=self.device) % self.num_classes if label is None else label,)
         with self.sampling() as generator:
-            return generator(noise).float()
+            return generator(noise, *classes).float()
 
     def predict_dataloader(self) -> DataLoader:
         return DataLoader(range(self.predict_images), batch_size=64)  # type: ignore[arg-type]
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Images for the image numbers in the batch."""
-        return self.sample(len(batch))
+        """Images for the image numbers in the batch: of the class asked for, or of every class in turn."""
+        if not self.num_classes:
+            return self.sample(len(batch))
+        return self.sample(len(batch), batch % self.num_classes if self.predict_label is None else self.predict_label)

@@ -7,17 +7,18 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import gans
 from gans.base import AdversarialModule
 
+CLASSES = 3
 ALL_GANS = [getattr(gans, name) for name in gans.__all__]
 
 
 def small(cls: type[AdversarialModule], **kwargs: Any) -> AdversarialModule:
     """The smallest sensible model of a class, for 16x16 grey images; every registered GAN accepts these arguments."""
-    sizes = {"width": 4, "hidden": 16, "latent_dim": 8}
+    sizes = {"width": 4, "hidden": 16, "latent_dim": 8, "num_classes": CLASSES}
     import inspect
 
     accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
@@ -30,16 +31,22 @@ def images(n: int = 32, shape: tuple[int, int, int] = (1, 16, 16), seed: int = 0
     return torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
+def batch(n: int = 32, shape: tuple[int, int, int] = (1, 16, 16)) -> tuple[torch.Tensor, torch.Tensor]:
+    """n random images and their classes."""
+    return images(n, shape), torch.arange(n) % CLASSES
+
+
 def fit(module: LightningModule, data: Any = None, batch_size: int = 4, **kwargs: Any) -> Trainer:
-    """Train on a tensor of images in order (random ones by default), quietly; returns the trainer."""
-    loader = DataLoader(images() if data is None else data, batch_size=batch_size)
+    """Train on images, with labels or without (random ones with labels by default), in order; returns the trainer."""
+    data = batch() if data is None else data
+    loader = DataLoader(TensorDataset(*data) if isinstance(data, tuple) else data, batch_size=batch_size)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "accelerator": "cpu",
-        "max_epochs": 1,
+        "max_epochs": -1 if "max_steps" in kwargs else 1,
     }
     trainer = Trainer(**quiet | kwargs)
     trainer.fit(module, loader)

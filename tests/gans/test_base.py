@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
-from conftest import fit, images, small
+from conftest import batch, fit, images, small
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from gans import DCGAN, GAN
 from gans.base import frozen
+from gans.losses import Wasserstein
 from gans.noise import NoiseGAN
 from gans.optimizers import Adam
 
@@ -54,6 +55,15 @@ class Linear(NoiseGAN):
         return torch.sin(index * torch.tensor([1.0, 2.0, 3.0], dtype=self.dtype))
 
 
+def indifferent(module):
+    """Weights of the discriminator that its loss does not depend on.
+
+    A Wasserstein critic's last bias: only differences of outputs count.
+    """
+    biases = [name for name, _ in module.discriminator.named_parameters() if name.endswith("bias")]
+    return {biases[-1]} if isinstance(module.loss, Wasserstein) else set()
+
+
 # Only the trained network changes
 
 
@@ -61,9 +71,9 @@ class Linear(NoiseGAN):
 def test_a_step_changes_only_the_trained_network(gan, player):
     other = {"generator": "discriminator", "discriminator": "generator"}[player]
     still = {f"{other}_optimizer": sgd(0.0)}  # the other one's step is taken, but moves nothing
-    module = gan(**still)
+    module = gan(**still, weight_clip=None)  # clipping would move it too
     before, before_other = state(getattr(module, player)), state(getattr(module, other))
-    parameters = {name for name, _ in getattr(module, player).named_parameters()}
+    parameters = {name for name, _ in getattr(module, player).named_parameters()} - indifferent(module)
     parameters_other = {name for name, _ in getattr(module, other).named_parameters()}
     fit(module, max_steps=3)
     assert parameters <= changed(before, getattr(module, player))
@@ -89,14 +99,15 @@ def test_frozen_keeps_weights_gradients_and_buffers():
 
 def test_every_loss_term_reaches_the_network_it_trains_and_no_other(gan):
     module = gan()
-    batch = images(4)
-    loss, _ = module.discriminator_loss(batch)
+    loss, _ = module.discriminator_loss(batch(4))
     loss.backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.discriminator.parameters())
+    parameters = dict(module.discriminator.named_parameters())
+    reached = {name for name, p in parameters.items() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert reached == parameters.keys() - indifferent(module)
     assert all(p.grad is None for p in module.generator.parameters())
     module.zero_grad()
     with frozen(module.discriminator):
-        loss, _ = module.generator_loss(batch)
+        loss, _ = module.generator_loss(batch(4))
         loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.generator.parameters())
     assert all(p.grad is None for p in module.discriminator.parameters())
@@ -108,7 +119,7 @@ def test_each_update_draws_its_own_noise(gan):
     noise = module.noise
     module.noise = lambda n: drawn.append(noise(n)) or drawn[-1]
     fit(module, max_steps=2)
-    assert len(drawn) == 4
+    assert len(drawn) == 2 * (module.n_critic + 1)
     assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
 
 
@@ -130,6 +141,16 @@ def test_max_steps_means_generator_updates():
     recorder = Recorder()
     assert fit(module, images(400, (1, 2, 2)), max_steps=7, callbacks=[recorder]).global_step == 7
     assert len(recorder.steps) == 21  # each critic update on a batch of its own
+
+
+def test_validation_comes_every_so_many_generator_updates():
+    module = Linear(n_critic=3, accumulate_grad_batches=2)
+    validated = []
+    module.on_validation_start = lambda: validated.append(module.global_step)
+    module.val_dataloader = lambda: torch.utils.data.DataLoader(images(4, (1, 2, 2)))
+    interval = {"val_check_interval": 2, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
+    fit(module, images(28, (1, 2, 2)), max_steps=7, **interval)
+    assert validated == [2, 4, 6]
 
 
 def test_schedulers_step_with_the_generator():
@@ -194,17 +215,18 @@ def test_gradients_are_clipped_to_a_norm():
 def test_precisions(gan, precision):
     module = gan()
     before = state(module)
-    data = images(16).double() if precision == "64-true" else images(16)
-    fit(module, data, max_steps=3, precision=precision)
+    pictures, labels = batch(16)
+    fit(module, (pictures.double() if precision == "64-true" else pictures, labels), max_steps=3, precision=precision)
     assert all(torch.isfinite(v).all() for v in module.state_dict().values())
-    assert {n for n, _ in module.named_parameters()} <= changed(before, module)
+    still = {f"discriminator.{name}" for name in indifferent(module)}
+    assert {n for n, _ in module.named_parameters()} - still <= changed(before, module)
 
 
 def test_losses_are_float32_under_autocast(gan):
     module = gan()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for loss_of in (module.discriminator_loss, module.generator_loss):
-            loss, _ = loss_of(images(4))
+            loss, _ = loss_of(batch(4))
             assert loss.dtype == torch.float32
 
 
@@ -266,7 +288,7 @@ def test_samples_are_images(gan):
         assert picture.dtype == torch.float32
         assert picture.abs().max() <= 1
         assert not picture.requires_grad
-        assert module.generate(images(3, shape)).shape == (3, *shape)
+        assert module.generate(batch(3, shape)).shape == (3, *shape)
 
 
 def test_sampling_uses_running_statistics_and_changes_nothing(gan):
@@ -274,8 +296,9 @@ def test_sampling_uses_running_statistics_and_changes_nothing(gan):
     module.train()
     before = state(module)
     noise = module.noise(4)
-    together = module.sample_from(noise)
-    apart = torch.cat([module.sample_from(z[None]) for z in noise])
+    label = 1 if module.num_classes else None
+    together = module.sample_from(noise, label)
+    apart = torch.cat([module.sample_from(z[None], label) for z in noise])
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
     assert not changed(before, module)
     assert module.generator.training

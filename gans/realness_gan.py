@@ -1,0 +1,20 @@
+"""RealnessGAN: Real or Not Real, that is the Question (Xiangli et al., 2020, arXiv 2002.05512)."""
+
+from typing import Any
+
+from gans.dcgan import DCGAN
+from gans.losses import AdversarialLoss, Realness
+
+
+class RealnessGAN(DCGAN):
+    """DCGAN's networks, with a discriminator that gives a distribution over outcomes for every image (section 3).
+
+    The distribution is compared with an anchor for real and one for generated images (``gans.losses.Realness``). The
+    discriminator is spectrally normalised and the generator has batch norm, as in the official code.
+
+    Args:
+        **kwargs: See DCGAN.
+    """
+
+    def __init__(self, loss: AdversarialLoss = Realness(), spectral_norm: bool = True, **kwargs: Any) -> None:  # noqa: B008
+        super().__init__(loss=loss, spectral_norm=spectral_norm, **kwargs)

@@ -1,0 +1,47 @@
+"""WGAN-GP: Improved Training of Wasserstein GANs (Gulrajani et al., 2017, arXiv 1704.00028)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import nn
+
+from gans.losses import AdversarialLoss, Wasserstein
+from gans.optimizers import Adam
+from gans.penalties import GradientPenalty, Penalty
+from gans.wgan import WGAN
+
+
+class WGANGP(WGAN):
+    """WGAN whose critic is kept Lipschitz by a gradient penalty in place of clipping (algorithm 1).
+
+    The critic has layer norm: batch norm would make the penalty of one image depend on the others (section 4). Five
+    critic updates precede a generator update; Adam with 1e-4, beta1 0 and beta2 0.9. The official code also lets the
+    learning rate fall to 0 (``generator_scheduler`` and ``discriminator_scheduler``) and uses residual networks for
+    CIFAR-10; here the networks are DCGAN's.
+
+    Args:
+        **kwargs: See WGAN.
+    """
+
+    def __init__(
+        self,
+        loss: AdversarialLoss = Wasserstein(),  # noqa: B008
+        penalty: Penalty | None = GradientPenalty(10.0),  # noqa: B008
+        weight_clip: float | None = None,
+        generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.0, beta2=0.9),
+        discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.0, beta2=0.9),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            loss=loss,
+            penalty=penalty,
+            weight_clip=weight_clip,
+            generator_optimizer=generator_optimizer,
+            discriminator_optimizer=discriminator_optimizer,
+            **kwargs,
+        )
+
+    def discriminator_norm(self) -> Callable[[int], nn.Module]:
+        """Layer norm over channels and positions, with a gain and bias a channel."""
+        return nn.Identity if self.spectral_norm else lambda channels: nn.GroupNorm(1, channels)

@@ -1,0 +1,98 @@
+"""Gradient penalties against their closed forms."""
+
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from gans.penalties import R1, GradientPenalty
+
+
+@pytest.fixture
+def pair():
+    return torch.rand(2, 6, 3, 4, 4, dtype=torch.float64)
+
+
+def test_on_a_linear_critic_the_gradient_is_its_weight_everywhere(pair):
+    """D(x) = w.x: the penalty is weight * (|w| - 1)^2, with the norm over channels and pixels of one image."""
+    w = torch.randn(3, 4, 4, dtype=torch.float64)
+
+    def critic(images):
+        return (images * w).sum((1, 2, 3))
+
+    norm = w.square().sum().sqrt()
+    torch.testing.assert_close(GradientPenalty(10.0)(critic, *pair), 10 * (norm - 1) ** 2)
+    torch.testing.assert_close(R1(10.0)(critic, *pair), 5 * norm**2)
+
+
+def test_the_penalty_is_two_sided(pair):
+    """Too small a gradient costs as much as too large a one; at 1 it is free."""
+    penalties = []
+    for length in (0.5, 1.0, 1.5):
+        w = torch.full((3, 4, 4), length / 48**0.5, dtype=torch.float64)
+        penalties.append(float(GradientPenalty(1.0)(lambda x, w=w: (x * w).sum((1, 2, 3)), *pair)))
+    assert penalties == pytest.approx([0.25, 0, 0.25], abs=1e-12)
+
+
+def test_points_lie_between_the_pair_one_share_an_image(pair):
+    real, fake = pair
+    seen = []
+
+    def critic(images):
+        seen.append(images)
+        return images.sum((1, 2, 3))
+
+    GradientPenalty()(critic, real, fake)
+    share = ((seen[0] - real) / (fake - real)).flatten(1)
+    assert ((share > 0) & (share < 1)).all()
+    torch.testing.assert_close(share, share[:, :1].expand_as(share))
+    assert len(share[:, 0].unique()) == len(real)
+    R1()(critic, real, fake)
+    assert torch.equal(seen[1], real)
+
+
+@pytest.mark.parametrize("penalty", [GradientPenalty(3.0), R1(3.0)])
+def test_its_gradient_for_the_weights_equals_finite_differences(pair, penalty):
+    """The double backward, by hand."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+
+    def value():
+        torch.manual_seed(0)
+        return penalty(net, *pair)
+
+    value().backward()
+    weight = net[1].weight
+    step = 1e-6
+    for i, j in ((0, 0), (3, 20)):
+        values = []
+        for change in (step, -2 * step, step):  # above, below, and back
+            weight.data[i, j] += change
+            values.append(value().item())
+        up, down, _ = values
+        assert weight.grad[i, j].item() == pytest.approx((up - down) / (2 * step), rel=1e-5)
+
+
+def test_a_gradient_of_zero_gives_no_nan(pair):
+    dead = nn.Sequential(nn.Flatten(), nn.Linear(48, 1)).double()
+    nn.init.zeros_(dead[1].weight)
+    GradientPenalty()(dead, *pair).backward()
+    assert torch.isfinite(dead[1].weight.grad).all()
+
+
+def test_under_autocast_the_penalty_is_float32_and_close(pair):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(32, 1))
+    real, fake = pair.float()
+    torch.manual_seed(0)
+    exact = GradientPenalty()(net, real, fake)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = GradientPenalty()(net, real, fake.bfloat16())
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, exact, rtol=0.05, atol=0.05)
+    mixed.backward()
+    assert torch.isfinite(net[0].weight.grad).all()
+
+
+def test_a_weight_that_is_not_positive_is_refused():
+    with pytest.raises(MisconfigurationException, match=r"--model\.penalty\.weight must be positive; got 0"):
+        R1(0)
