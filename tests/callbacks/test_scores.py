@@ -13,10 +13,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from callbacks import EMA, MetricsFile, Score
+from callbacks.collect import read_statistics, write_statistics
 from callbacks.distances import kernel_distance, memorization_distance
 from callbacks.features import create
 from callbacks.images import to_uint8
-from callbacks.scores import read_statistics, record, write_statistics
+from callbacks.scores import record
 from datamodules import Digits
 from gans import DCGAN
 

@@ -1,0 +1,177 @@
+"""What is remembered of real and generated images for the scores: sums, some features, and files of them."""
+
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from callbacks.distances import ClassSums, Moments
+from callbacks.features import Extractor
+
+SPLITS = 10  # of the inception score
+KEPT = 10_000  # features of each kind that KID and MiFID keep, spread evenly over the images
+
+
+class Reference:
+    """What is known of a set of images.
+
+    Args:
+        mu: Mean feature (D,), float64.
+        sigma: Covariance (D, D), float64.
+        features: Up to KEPT features (M, D), spread evenly over the images, in order; None when only the rest is known.
+        count: Number of images.
+        classes: Sums for the inception score.
+    """
+
+    def __init__(
+        self, mu: Tensor, sigma: Tensor, features: Tensor | None, count: int, classes: ClassSums | None = None
+    ) -> None:
+        self.mu, self.sigma, self.features, self.count, self.classes = mu, sigma, features, count, classes
+
+    def save(self, path: Path | None) -> None:
+        """Write to a file, whole or not at all; a folder that cannot be written to costs time, not the run."""
+        if path is None:
+            return
+        assert self.features is not None
+        try:
+            _write_npz(path, mu=self.mu, sigma=self.sigma, features=self.features, count=torch.tensor(self.count))
+        except OSError as error:
+            rank_zero_warn(f"statistics of the real images are not kept in --score.cache_dir: {error}")
+
+    @classmethod
+    def load(cls, path: Path | None) -> "Reference | None":
+        """Read a file that ``save`` wrote; None where there is none, or a damaged one."""
+        if path is None or not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                mu, sigma, features = (torch.from_numpy(file[key]) for key in ("mu", "sigma", "features"))
+                return cls(mu, sigma, features, int(file["count"]))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+
+
+class Collector:
+    """Features of a stream of images, summed up; some of them kept.
+
+    Args:
+        extractor: Turns images into features.
+        count: Number of images to come, over all ranks.
+        batch_size: Images the extractor takes at a time.
+        classify: Whether the inception score's sums are wanted.
+    """
+
+    def __init__(self, extractor: Extractor, count: int, batch_size: int, classify: bool) -> None:
+        self.extractor = extractor
+        self.count = count
+        self.batch_size = batch_size
+        self.classify = classify
+        self.extracted = 0
+        self._waiting: list[Tensor] = []
+        self._numbers: list[int] = []
+        self._moments: Moments | None = None
+        self._classes: ClassSums | None = None
+        self._kept: list[tuple[Tensor, Tensor]] = []  # numbers and features
+
+    def add(self, images: Tensor, start: int) -> None:
+        """Take uint8 images (N, C, H, W), which are numbers start, start + 1, ... of all."""
+        self._waiting.append(images)
+        self._numbers += range(start, start + len(images))
+        while len(self._numbers) >= self.batch_size:
+            self._extract(self.batch_size)
+
+    def _extract(self, n: int) -> None:
+        images = torch.cat(self._waiting)
+        numbers, self._numbers = self._numbers[:n], self._numbers[n:]
+        images, self._waiting = images[:n], [images[n:]]
+        with torch.autocast(images.device.type, enabled=False):
+            features, logits = self.extractor(images)
+        self.extracted += len(images)
+        if self._moments is None:
+            self._moments = Moments(features.shape[1], features.device)
+        self._moments.update(features)
+        kept = [i for i, number in enumerate(numbers) if share(number, 1, min(KEPT, self.count), self.count)]
+        if kept:
+            self._kept.append((torch.tensor(numbers)[kept], features[kept].float().cpu()))
+        if self.classify and logits is not None:
+            if self._classes is None:
+                self._classes = ClassSums(logits.shape[1], features.device, SPLITS)
+            self._classes.update(logits, torch.tensor(numbers) * SPLITS // self.count)
+
+    def reference(self, trainer: Trainer) -> Reference:
+        """Everything together, over all ranks."""
+        if self._numbers:
+            self._extract(len(self._numbers))
+        parts = [(self._moments, self._classes, self._kept)]
+        if trainer.world_size > 1:
+            parts = [None] * trainer.world_size  # type: ignore[list-item]
+            torch.distributed.all_gather_object(parts, (self._moments, self._classes, self._kept))
+        moments, classes, kept = self._moments, self._classes, self._kept
+        if trainer.world_size > 1:
+            moments = _sum([part[0] for part in parts])
+            classes = _sum([part[1] for part in parts])
+            kept = [features for part in parts for features in part[2]]
+        assert moments is not None
+        order = torch.cat([numbers for numbers, _ in kept]).argsort()  # the same for any number of ranks
+        features = torch.cat([features for _, features in kept])[order]
+        mu, sigma = moments.compute()
+        return Reference(mu.cpu(), sigma.cpu(), features, self.count, classes)
+
+
+def _sum(parts: list[Any]) -> Any:
+    """Sums of several ranks added up on the CPU; a rank that had no images has none."""
+    parts = [part for part in parts if part is not None]
+    for part in parts:
+        part.sums = part.sums.cpu()
+    for part in parts[1:]:
+        parts[0].sums += part.sums
+    return parts[0] if parts else None
+
+
+def before(index: int, chosen: int, total: int) -> int:
+    """How many are chosen among the first ``index`` of ``total``, when ``chosen`` are spread evenly over all."""
+    return index * chosen // total
+
+
+def share(first: int, n: int, chosen: int, total: int) -> int:
+    """How many of the n from ``first`` on are chosen, when ``chosen`` are spread evenly over ``total``."""
+    return before(min(first + n, total), chosen, total) - before(min(first, total), chosen, total)
+
+
+def read_statistics(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Published statistics of real images: mean ``mu`` (D,) and covariance ``sigma`` (D, D), float64.
+
+    Raises:
+        MisconfigurationException: There is no such file or it holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mu, sigma = (torch.from_numpy(file[key].astype(np.float64)) for key in ("mu", "sigma"))
+    except Exception as error:  # numpy raises many kinds for files that are not its own
+        raise MisconfigurationException(
+            f"--score.real_statistics={path} is not an .npz file with the arrays mu and sigma"
+        ) from error
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise MisconfigurationException(
+            f"--score.real_statistics={path} must hold mu (D,) and sigma (D, D); got {mu.shape} and {sigma.shape}"
+        )
+    return mu, sigma
+
+
+def write_statistics(path: str | Path, mu: Tensor, sigma: Tensor) -> None:
+    """Write mean ``mu`` (D,) and covariance ``sigma`` (D, D) as the .npz file that other FID programs read."""
+    _write_npz(Path(path), mu=mu, sigma=sigma)
+
+
+def _write_npz(path: Path, **arrays: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        np.savez(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
+    partial.replace(path)
