@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm as normalise_spectrally
+from torch.nn.utils import parametrizations
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
@@ -13,6 +13,13 @@ from torch.utils.data import DataLoader
 from gans.base import AdversarialModule, Loss, full_precision, images_of
 from gans.losses import AdversarialLoss, NonSaturating
 from gans.penalties import Penalty
+
+
+def normalise_spectrally(network: nn.Module, kinds: Any) -> None:
+    """Divide the weights of all layers of some kinds by their spectral norms (Miyato et al. 1802.05957, equation 8)."""
+    for layer in list(network.modules()):
+        if isinstance(layer, kinds):
+            parametrizations.spectral_norm(layer)
 
 
 class NoiseGAN(AdversarialModule):
@@ -71,9 +78,7 @@ class NoiseGAN(AdversarialModule):
     def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
         """Take the two networks, which every paper's constructor ends with."""
         if self.spectral_norm:
-            for layer in list(discriminator.modules()):
-                if isinstance(layer, nn.Linear | nn.Conv2d | nn.Embedding):
-                    normalise_spectrally(layer)
+            normalise_spectrally(discriminator, nn.Linear | nn.Conv2d | nn.Embedding)
         self.generator = generator
         self.discriminator = discriminator
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from gans import DCGAN, GAN
 from gans.base import frozen
-from gans.losses import Wasserstein
+from gans.losses import Hinge, Wasserstein
 from gans.noise import NoiseGAN
 from gans.optimizers import Adam
 
@@ -58,10 +58,10 @@ class Linear(NoiseGAN):
 def indifferent(module):
     """Weights of the discriminator that its loss does not depend on.
 
-    A Wasserstein critic's last bias: only differences of outputs count.
+    A Wasserstein critic's last bias: only differences of outputs count. So it is with the hinge loss at the beginning.
     """
     biases = [name for name, _ in module.discriminator.named_parameters() if name.endswith("bias")]
-    return {biases[-1]} if isinstance(module.loss, Wasserstein) else set()
+    return {biases[-1]} if isinstance(module.loss, Wasserstein | Hinge) else set()
 
 
 # Only the trained network changes
@@ -99,6 +99,10 @@ def test_frozen_keeps_weights_gradients_and_buffers():
 
 def test_every_loss_term_reaches_the_network_it_trains_and_no_other(gan):
     module = gan()
+    with torch.no_grad():
+        for p in module.parameters():
+            if p.numel() == 1 and p == 0:
+                p.fill_(0.1)  # a gate that begins closed
     loss, _ = module.discriminator_loss(batch(4))
     loss.backward()
     parameters = dict(module.discriminator.named_parameters())
