@@ -22,12 +22,16 @@ from callbacks import (
     EMA,
     AtomicCheckpointIO,
     BestCheckpoint,
+    Health,
     ImageWriter,
     LastCheckpoint,
     MetricsFile,
+    Neighbors,
     Progress,
     Samples,
     Score,
+    TrainingDiverged,
+    Views,
 )
 from callbacks.runs import SaveConfig, find_checkpoint, run_folder, with_settings_of_run
 from callbacks.wandb_account import prepare_wandb
@@ -84,7 +88,7 @@ def one_sentence(message: str) -> str:
     unknown = re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecognized arguments: --([\w.]+)", message)
     if unknown:
         key = unknown[1] or unknown[2]
-        owners = [Trainer, Samples, EMA, Score, LastCheckpoint, BestCheckpoint]
+        owners = [Trainer, Samples, Views, EMA, Score, Health, Neighbors, LastCheckpoint, BestCheckpoint]
         owners += [getattr(package, name) for package in classes.values() for name in package.__all__]
         bases = {cls for owner in owners for cls in owner.__mro__}
         known = {name for cls in bases for name in inspect.signature(cls.__init__).parameters}
@@ -133,13 +137,18 @@ class CLI(LightningCLI):
             help="Folder that keeps everything of this run; by default runs/CONFIG/DATE-TIME.",
         )
         parser.add_lightning_class_args(Samples, "samples")
+        parser.add_lightning_class_args(Views, "views")
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Score, "score")
+        parser.add_lightning_class_args(Health, "health")
+        parser.add_lightning_class_args(Neighbors, "neighbors")
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("score.monitor", "best.monitor", apply_on="instantiate")
+        for key in ("features", "weights", "cache_dir"):
+            parser.link_arguments(f"score.{key}", f"neighbors.{key}")
         parser.link_arguments(
             "seed_everything", "data.init_args.seed", compute_fn=lambda seed: seed if type(seed) is int else 0
         )
@@ -229,7 +238,7 @@ def main() -> None:
             warnings.filterwarnings("ignore", harmless)
         torch.set_float32_matmul_precision("high")
         CLI()
-    except MisconfigurationException as error:
+    except (MisconfigurationException, TrainingDiverged) as error:
         sys.exit(f"error: {error}")
     except ValueError as error:  # jsonargparse's wrapping of what a constructor raised
         if error.__cause__ is None or "Does not validate" not in str(error):

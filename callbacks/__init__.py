@@ -2,19 +2,26 @@
 
 from callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from callbacks.ema import EMA
+from callbacks.health import Health, TrainingDiverged
 from callbacks.metrics_file import MetricsFile
+from callbacks.neighbors import Neighbors
 from callbacks.progress import Progress
 from callbacks.samples import ImageWriter, Samples
 from callbacks.scores import Score
+from callbacks.views import Views
 
 __all__ = [
     "EMA",
     "AtomicCheckpointIO",
     "BestCheckpoint",
+    "Health",
     "ImageWriter",
     "LastCheckpoint",
     "MetricsFile",
+    "Neighbors",
     "Progress",
     "Samples",
     "Score",
+    "TrainingDiverged",
+    "Views",
 ]

@@ -84,3 +84,7 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,  # scores are new after validation
             enable_version_counter=False,
         )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor in trainer.callback_metrics:  # not with --score.num_images=0
+            super().on_validation_end(trainer, pl_module)

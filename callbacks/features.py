@@ -157,7 +157,7 @@ def create(features: str, weights: str | None) -> Extractor:
         from torchvision.models import list_models
 
         if features not in (names := list_models(module=__import__("torchvision").models)):
-            near = ", ".join(["inception", "pixels", *difflib.get_close_matches(features, names)])
+            near = ", ".join(["inception", "pixels", "classifier", *difflib.get_close_matches(features, names)])
             raise MisconfigurationException(
                 f"--score.features={features} is none of {near}, another classifier of torchvision or a class path "
                 "(package.module.Class)"

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 
@@ -32,3 +33,18 @@ def grid(images: Tensor, columns: int | None = None) -> Tensor:
 
     columns = columns or max(1, round(len(images) ** 0.5))
     return make_grid(to_uint8(images), nrow=columns, padding=2, pad_value=255)[: images.shape[1]]
+
+
+def folder_of(trainer: Trainer) -> Path:
+    """The run's folder; trainer.log_dir would wait for other ranks, which do not come where pictures are made."""
+    return Path((trainer.loggers[0].save_dir if trainer.loggers else None) or trainer.default_root_dir)
+
+
+def show(trainer: Trainer, name: str, picture: Tensor, path: Path, step: int) -> None:
+    """Write a uint8 picture (C, H, W) to ``path`` and send it, under a name, to the loggers that take images."""
+    write_png(picture, path)
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):  # Weights & Biases
+            logger.log_image(name, [str(path)], step=step)
+        elif hasattr(logger.experiment, "add_image"):  # TensorBoard
+            logger.experiment.add_image(name, picture, step)

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.images import grid, to_uint8, write_png
+from callbacks.images import folder_of, grid, show, to_uint8, write_png
 from callbacks.randomness import isolated_rng
 
 
@@ -69,7 +69,7 @@ class Samples(Callback):
 
     def _keep(self, batch: Any, trainer: Trainer, module: LightningModule) -> None:
         self._batches.append(batch)
-        path = self._folder(trainer) / "real.png"
+        path = folder_of(trainer) / "samples" / "real.png"
         if self._missing(module) <= 0 and not path.exists():
             write_png(grid(self._joined(module.real(b) for b in self._batches)), path)
 
@@ -77,20 +77,11 @@ class Samples(Callback):
         self._drawn = step = trainer.global_step
         with isolated_rng(self.seed, module.device), torch.no_grad():
             picture = grid(self._joined(module.generate(batch) for batch in self._batches))
-        self.latest = self._folder(trainer) / f"step_{step:07d}.png"
-        write_png(picture, self.latest)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):  # Weights & Biases
-                logger.log_image("samples", [str(self.latest)], step=step)
-            elif hasattr(logger.experiment, "add_image"):  # TensorBoard
-                logger.experiment.add_image("samples", picture, step)
+        self.latest = folder_of(trainer) / "samples" / f"step_{step:07d}.png"
+        show(trainer, "samples", picture, self.latest, step)
 
     def _joined(self, images: Any) -> Tensor:
         return torch.cat(list(images))[: self.count]
-
-    def _folder(self, trainer: Trainer) -> Path:
-        # Not trainer.log_dir: that waits for the other ranks, which do not come here.
-        return Path((trainer.loggers[0].save_dir if trainer.loggers else None) or trainer.default_root_dir) / "samples"
 
 
 class ImageWriter(BasePredictionWriter):

@@ -11,9 +11,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.classifier import extractor_of
 from callbacks.collect import Collector, Reference, before, read_statistics, share
 from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
-from callbacks.features import Extractor, create, name_of
+from callbacks.features import Extractor, name_of
 from callbacks.images import to_uint8
 from callbacks.randomness import isolated_rng
 
@@ -30,8 +31,9 @@ class Score(Callback):
     They are the same for any number of devices, and drawing images for them leaves the training's random state alone.
 
     Args:
-        features: "inception", "pixels", the name of a torchvision classifier such as "resnet18", or the class path of
-            an nn.Module without arguments that turns uint8 images (N, 3, H, W) into features (N, D).
+        features: "inception", "pixels", "classifier" (a small one, trained once on the data's own classes), the name of
+            a torchvision classifier such as "resnet18", or the class path of an nn.Module without arguments that turns
+            uint8 images (N, 3, H, W) into features (N, D).
         weights: File with the extractor's weights; by default its library downloads them.
         num_images: Generated images to score; papers take 10,000 or 50,000. 0 scores nothing.
         num_real: Real images to compare with, spread evenly over the split; by default all of them.
@@ -73,6 +75,7 @@ class Score(Callback):
         self._fake: Collector | None = None
         self._collector: Collector | None = None
         self._estimated = False
+        self._loaded_step = 0
 
     @property
     def names(self) -> dict[str, str]:
@@ -94,16 +97,20 @@ class Score(Callback):
         if not self.num_images or stage == "predict":
             return
         if self._extractor is None:
+            extractor = self.features, self.weights, self.cache_dir
             if trainer.local_rank == 0:
-                self._extractor = create(self.features, self.weights)
+                self._extractor = extractor_of(trainer, *extractor)
             trainer.strategy.barrier("score weights")
-            self._extractor = self._extractor or create(self.features, self.weights)
+            self._extractor = self._extractor or extractor_of(trainer, *extractor)
         if self.real_statistics:
             mu, sigma = read_statistics(self.real_statistics)
             self._real["given"] = Reference(mu, sigma, None, 0)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if hasattr(logger.experiment, "define_metric"):  # Weights & Biases: the summary keeps the best
                 logger.experiment.define_metric(self.monitor, step_metric="trainer/global_step", summary="min")
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._loaded_step = checkpoint["global_step"]  # which Lightning tells nobody when it validates or tests
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == trainer.max_steps:
@@ -213,10 +220,11 @@ class Score(Callback):
             reference.save(self._cache_file() if trainer.is_global_zero else None)
             self._real[self._name] = reference
         real, fake = self._real[self._name], self._fake.reference(trainer)
+        step = trainer.global_step or self._loaded_step
         scores = trainer.strategy.broadcast(self._compute(real, fake) if trainer.is_global_zero else {})
         module.log_dict(scores, logger=False, sync_dist=trainer.world_size > 1)
         entry = {
-            "step": trainer.global_step,
+            "step": step,
             "scores": scores,
             "protocol": {
                 "features": self.features,
@@ -233,10 +241,10 @@ class Score(Callback):
             record(folder / "scores.json", entry, self.monitor)
             line = "  ".join(f"{name} {value:.5g}" for name, value in scores.items())
             show = trainer.progress_bar_callback.print if trainer.progress_bar_callback else print
-            show(f"step {trainer.global_step:,}  {line}")
+            show(f"step {step:,}  {line}")
         protocol = {"score/generated_images": float(self.num_images), "score/real_images": float(real.count)}
         for logger in trainer.loggers:
-            logger.log_metrics(scores | protocol, step=trainer.global_step)
+            logger.log_metrics(scores | protocol, step=step)
             if trainer.is_global_zero and hasattr(logger.experiment, "config"):  # Weights & Biases
                 logger.experiment.config.update({"score_protocol": entry["protocol"]}, allow_val_change=True)
         self._fake = self._collector = None

@@ -159,6 +159,10 @@ class ImageDataModule(LightningDataModule, ABC):
         """The same as the validation batches."""
         return self.val_dataloader()
 
+    def ordered(self, split: str) -> Loader:
+        """All images of "train" or ``val_split``, in order, on every rank; training's own loader is left alone."""
+        return self._loader(split, shuffle=False, ranks=(0, 1))
+
     def state_dict(self) -> dict[str, int]:
         """The training loader's state, for checkpoints.
 
@@ -172,7 +176,8 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.trainer is None or self.trainer.state.fn == "fit":  # scoring a checkpoint resumes nothing
             self._resume = state
 
-    def _loader(self, split: str, shuffle: bool) -> Loader:
+    def _loader(self, split: str, shuffle: bool, ranks: tuple[int, int] | None = None) -> Loader:
+        rank, world_size = ranks or ((self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1))
         images, labels = self._images(split), self._split(split).labels
         device = images.device if isinstance(images, Tensor) else None
         return Loader(
@@ -181,8 +186,8 @@ class ImageDataModule(LightningDataModule, ABC):
             self.batch_size,
             shuffle,
             seed=self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
+            rank=rank,
+            world_size=world_size,
             num_workers=self.num_workers,
         )
 

@@ -8,6 +8,7 @@ from gans.infogan import InfoGAN
 from gans.lsgan import LSGAN
 from gans.realness_gan import RealnessGAN
 from gans.sagan import SAGAN
+from gans.stylegan import StyleDCGAN, StyleGAN
 from gans.wgan import WGAN
 from gans.wgan_gp import WGANGP
 
@@ -23,4 +24,6 @@ __all__ = [
     "ConvolutionalCGAN",
     "InfoGAN",
     "RealnessGAN",
+    "StyleDCGAN",
+    "StyleGAN",
 ]

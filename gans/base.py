@@ -100,6 +100,8 @@ class AdversarialModule(LightningModule, ABC):
     discriminator: nn.Module
     averaged_generator: nn.Module | None
     """A moving average of the generator, kept up to date by a callback; pictures and scores use it when it is there."""
+    critic_may_win: bool = False
+    """Whether the generator learns well from a discriminator that makes no mistake, so that this is no bad sign."""
 
     def __init__(
         self,
@@ -157,6 +159,13 @@ class AdversarialModule(LightningModule, ABC):
     def real(self, batch: Any) -> Tensor:
         """The real images that ``generate(batch)`` is to be compared with, (N, C, H, W) in [-1, 1]."""
         return images_of(batch)
+
+    def verdicts(self, batch: Any) -> tuple[Tensor, Tensor] | None:
+        """How real the discriminator finds a batch's images and as many new generated ones, (N,) each; larger is more.
+
+        By default there is no such number. A paper that gives it leaves weights and buffers as they are.
+        """
+        return None
 
     # Training
 

@@ -183,3 +183,22 @@ class InfoGAN(NoiseGAN):
         source = self.loss.generator(score, self.judge_real(batch))
         information, _ = self.information(noise, *codes)
         return source + information, {"loss/generator": source, "loss/generator_information": information}
+
+    def views(self, columns: int) -> dict[str, Tensor]:
+        """See NoiseGAN. A row a value of the code (figure 2), and the rest of the noise the same in a column.
+
+        "codes_category" goes through the categories; "codes_continuous_1" and so on go from -2 to 2, twice as far as
+        the codes that were trained with.
+        """
+        views = super().views(columns)
+        noise = self.noise(columns)
+        every = one_hot(torch.arange(self.categories, device=self.device)).to(self.dtype)
+        rows = noise.repeat(self.categories, 1, 1)
+        rows[..., : self.categories] = every[:, None]
+        views["codes_category"] = self.sheet(rows)
+        for i in range(self.continuous):
+            rows = noise.repeat(9, 1, 1)
+            values = torch.linspace(-2, 2, 9, device=self.device, dtype=self.dtype)
+            rows[..., self.categories + i] = values[:, None]
+            views[f"codes_continuous_{i + 1}"] = self.sheet(rows)
+        return views

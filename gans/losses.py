@@ -23,6 +23,9 @@ class AdversarialLoss(ABC):
     compares: bool = False
     """Whether the generator's loss looks at the discriminator's outputs for real images too."""
 
+    critic_may_win: bool = False
+    """Whether the generator learns well from a discriminator that makes no mistake, so that this is no bad sign."""
+
     @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Loss of the discriminator, from its outputs for real and generated images."""
@@ -30,6 +33,10 @@ class AdversarialLoss(ABC):
     @abstractmethod
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """Loss of the generator, from the discriminator's outputs for generated images (and real ones)."""
+
+    def realness(self, outputs: Tensor) -> Tensor:
+        """How real the discriminator finds each image, (N,): its output, or the mean over patches; larger is more."""
+        return outputs.flatten(1).mean(1) if outputs.ndim > 1 else outputs
 
 
 class NonSaturating(AdversarialLoss):
@@ -80,6 +87,8 @@ class Wasserstein(AdversarialLoss):
 
     The critic must be Lipschitz: clip its weights or penalise its gradient.
     """
+
+    critic_may_win = True  # the better the critic, the better its gradient (section 3)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()
@@ -152,6 +161,11 @@ class Realness(AdversarialLoss):
             return away + _cross_entropy(self.real_anchor(fake), fake)
         assert real is not None
         return away + _cross_entropy(real.softmax(1), fake)
+
+    def realness(self, outputs: Tensor) -> Tensor:
+        """The expected outcome, (N,), on the support [-1, 1]."""
+        support = torch.linspace(-1, 1, self.outcomes, device=outputs.device, dtype=outputs.dtype)
+        return outputs.softmax(1) @ support
 
     def real_anchor(self, like: Tensor) -> Tensor:
         """A1, (outcomes,): flat, shifted to the upper end."""

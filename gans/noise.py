@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from gans.base import AdversarialModule, Loss, full_precision, images_of
+from gans.base import AdversarialModule, Loss, frozen, full_precision, images_of
 from gans.losses import AdversarialLoss, NonSaturating
 from gans.penalties import Penalty
 
@@ -20,6 +20,16 @@ def normalise_spectrally(network: nn.Module, kinds: Any) -> None:
     for layer in list(network.modules()):
         if isinstance(layer, kinds):
             parametrizations.spectral_norm(layer)
+
+
+def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """Go from ``start`` to ``end`` (..., D) on the great circle between them (White 1609.04468, section 2.1).
+
+    Between two normal samples a straight line passes nearer to the origin than samples ever are; this does not.
+    """
+    cosine = nn.functional.cosine_similarity(start, end, dim=-1).unsqueeze(-1)
+    angle = cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos()
+    return (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()
 
 
 class NoiseGAN(AdversarialModule):
@@ -69,6 +79,7 @@ class NoiseGAN(AdversarialModule):
             raise MisconfigurationException(f"--model.predict_label={predict_label} must be {known}")
         self.latent_dim = latent_dim
         self.loss = loss
+        self.critic_may_win = loss.critic_may_win
         self.penalty = penalty
         self.weight_clip = weight_clip
         self.spectral_norm = spectral_norm
@@ -145,6 +156,20 @@ class NoiseGAN(AdversarialModule):
         with torch.no_grad():
             return self.judge(images_of(batch), *self.classes_of(batch))
 
+    @torch.no_grad()
+    def verdicts(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """See AdversarialModule. The networks are as the discriminator's loss sees them while training.
+
+        So batch norm goes by the batch's own statistics, dropout drops, and the generator is the one that is trained,
+        not its average: other outputs than these are not what the discriminator has learned to tell apart.
+        """
+        real, classes = images_of(batch), self.classes_of(batch)
+        with frozen(self.generator), frozen(self.discriminator):
+            random = self.random_classes(len(real))
+            fake = self.generator(self.noise(len(real)), *random)
+            scores = self.judge(real, *classes), self.judge(fake, *random)
+        return self.loss.realness(scores[0]), self.loss.realness(scores[1])
+
     # Pictures and scores
 
     def generate(self, batch: Any) -> Tensor:
@@ -172,7 +197,34 @@ class NoiseGAN(AdversarialModule):
         elif self.num_classes:
             classes = (torch.arange(len(noise), device=self.device) % self.num_classes if label is None else label,)
         with self.sampling() as generator:
-            return generator(noise, *classes).float()
+            return generator(noise, *classes).float().clamp(-1, 1)  # not every generator ends in a tanh
+
+    def views(self, columns: int) -> dict[str, Tensor]:
+        """Pictures that look into the model, by name: images (rows, columns, C, H, W) in [-1, 1].
+
+        "interpolation_linear" and "interpolation_spherical" go from one z on the left to another on the right; the
+        class, and whatever else stands before z in the noise, stays the same in a row. "classes" has a row a class (of
+        the first ten) and the same z in a column.
+        """
+        rows = 4
+        first, last = self.noise(rows)[:, None], self.noise(rows)[:, None, -self.latent_dim :]
+        given, start = first[..., : -self.latent_dim].expand(-1, columns, -1), first[..., -self.latent_dim :]
+        t = torch.linspace(0, 1, columns, device=self.device, dtype=self.dtype)[:, None]
+        walks = {"linear": torch.lerp(start, last, t), "spherical": slerp(start, last, t)}
+        row = torch.arange(rows, device=self.device) % max(1, self.num_classes)
+        views = {
+            f"interpolation_{name}": self.sheet(torch.cat([given, z], 2), row[:, None]) for name, z in walks.items()
+        }
+        if self.num_classes:
+            label = torch.arange(min(10, self.num_classes), device=self.device)[:, None]
+            views["classes"] = self.sheet(self.noise(columns).expand(len(label), -1, -1), label)
+        return views
+
+    def sheet(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
+        """The images (rows, columns, C, H, W) of noise (rows, columns, D) and, with classes, labels (rows, 1)."""
+        rows, columns = noise.shape[:2]
+        labels = label.expand(rows, columns).flatten() if label is not None and self.num_classes else None
+        return self.sample_from(noise.flatten(0, 1), labels).unflatten(0, (rows, columns))
 
     def predict_dataloader(self) -> DataLoader:
         return DataLoader(range(self.predict_images), batch_size=64)  # type: ignore[arg-type]

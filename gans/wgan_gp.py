@@ -27,7 +27,7 @@ class WGANGP(WGAN):
     def __init__(
         self,
         loss: AdversarialLoss = Wasserstein(),  # noqa: B008
-        penalty: Penalty | None = GradientPenalty(10.0),  # noqa: B008
+        penalty: Penalty | None = GradientPenalty(),  # noqa: B008
         weight_clip: float | None = None,
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.0, beta2=0.9),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.0, beta2=0.9),

@@ -41,6 +41,7 @@ def test_commands_are_valid(command, tmp_path):
     done = run_train([*arguments, "--print_config"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "max_steps" in done.stdout
+    assert "Unable to serialize" not in done.stdout
 
 
 def test_every_config_begins_with_its_command():

@@ -87,6 +87,10 @@ def test_validate_and_predict_from_a_checkpoint_alone(run):
     before = {p: p.stat().st_mtime for p in files}
     done = train("validate", f"--ckpt_path={out}/checkpoints/best.ckpt", folder=out.parent)
     assert "score/frechet_pixels" in done.stdout
+    (scores,) = out.glob("validate-*/scores.json")
+    best = json.loads((out / "scores.json").read_text())["best"]
+    assert json.loads(scores.read_text())["final"]["scores"] == pytest.approx(best["scores"])
+    assert json.loads(scores.read_text())["final"]["step"] == best["step"]
     done = train("predict", f"--ckpt_path={out}/checkpoints/best.ckpt", "--model.predict_images=5", folder=out.parent)
     (images,) = out.glob("predict-*/images")
     assert sorted(p.name for p in images.iterdir()) == [f"{i:05d}.png" for i in range(5)] + ["grid.png"]

@@ -112,3 +112,13 @@ def test_best_is_the_lowest_score(tmp_path):
     )
     assert steps(tmp_path, "best") == 4
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]
+
+
+def test_without_a_score_there_is_no_best_and_training_goes_on(tmp_path):
+    from torch.utils.data import DataLoader
+
+    module = small(GAN)
+    module.val_dataloader = lambda: DataLoader(images(4), batch_size=4)
+    options = {"max_steps": 4, "val_check_interval": 2, "num_sanity_val_steps": 0}
+    train(tmp_path, module, callbacks=[LastCheckpoint(), BestCheckpoint("score/fid")], **options)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]

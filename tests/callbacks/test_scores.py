@@ -112,7 +112,7 @@ class Logits(nn.Module):
 
 
 def test_only_inception_gives_the_names_of_published_scores(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr("callbacks.scores.create", lambda *_: Logits())
+    monkeypatch.setattr("callbacks.classifier.create", lambda *_: Logits())
     names = {"score/fid", "score/kid", "score/inception_score", "score/inception_score_std", "score/mifid"}
     callback = score(tmp_path, features="inception", num_images=200)
     assert callback.monitor == "score/fid"
@@ -138,7 +138,7 @@ def test_training_goes_on_as_if_nothing_had_been_scored(tmp_path, digits):
 def test_the_extractor_never_enters_a_checkpoint(tmp_path, digits, monkeypatch):
     extractor = Logits()
     extractor.weight = nn.Parameter(torch.zeros(3))
-    monkeypatch.setattr("callbacks.scores.create", lambda *_: extractor)
+    monkeypatch.setattr("callbacks.classifier.create", lambda *_: extractor)
     model = small(DCGAN)
     run = trainer(tmp_path, score(tmp_path, num_images=50), max_steps=1)
     run.fit(model, digits)
@@ -153,7 +153,7 @@ def test_real_statistics_are_computed_once_and_kept(tmp_path, digits, monkeypatc
     model = small(DCGAN)
     first = validate(score(tmp_path, num_images=50), model, digits, tmp_path)
     counted = []
-    monkeypatch.setattr("callbacks.scores.create", lambda *_: counting(counted))
+    monkeypatch.setattr("callbacks.classifier.create", lambda *_: counting(counted))
     second = validate(score(tmp_path, num_images=50), model, digits, tmp_path)
     assert sum(counted) == 50  # generated images only
     assert second["scores"] == first["scores"]
@@ -239,7 +239,7 @@ def test_best_and_final_are_both_kept_and_a_resumed_run_scores_again(tmp_path):
 def test_features_that_are_not_finite_give_no_score_and_a_warning(tmp_path, digits, monkeypatch):
     pixels = create("pixels", None)
     pixels.register_forward_hook(lambda _, __, out: out._replace(features=out.features / 0))
-    monkeypatch.setattr("callbacks.scores.create", lambda *_: pixels)
+    monkeypatch.setattr("callbacks.classifier.create", lambda *_: pixels)
     with pytest.warns(UserWarning, match="has training diverged"):
         scores = validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)["scores"]
     assert math.isnan(scores.pop(FRECHET))

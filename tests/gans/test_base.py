@@ -2,13 +2,16 @@
 
 import copy
 
+import lightning
 import pytest
 import torch
 from conftest import batch, fit, images, small
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from callbacks import EMA
+from datamodules import Digits
 from gans import DCGAN, GAN
 from gans.base import frozen
 from gans.losses import Hinge, Wasserstein
@@ -100,8 +103,8 @@ def test_frozen_keeps_weights_gradients_and_buffers():
 def test_every_loss_term_reaches_the_network_it_trains_and_no_other(gan):
     module = gan()
     with torch.no_grad():
-        for p in module.parameters():
-            if p.numel() == 1 and p == 0:
+        for name, p in module.named_parameters():
+            if not p.any() and not name.endswith("bias"):
                 p.fill_(0.1)  # a gate that begins closed
     loss, _ = module.discriminator_loss(batch(4))
     loss.backward()
@@ -115,6 +118,36 @@ def test_every_loss_term_reaches_the_network_it_trains_and_no_other(gan):
         loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.generator.parameters())
     assert all(p.grad is None for p in module.discriminator.parameters())
+
+
+def test_every_term_that_is_logged_trains_the_network_whose_loss_it_is_in(gan):
+    """A term that was detached, or wrapped in a new tensor, trains nothing."""
+    module = gan()
+    for loss_of, network in ((module.discriminator_loss, "discriminator"), (module.generator_loss, "generator")):
+        _, logs = loss_of(batch(8))
+        terms = {name: term for name, term in logs.items() if name.startswith("loss/")}
+        assert f"loss/{network}" in terms
+        for term in terms.values():
+            weights = list(getattr(module, network).parameters())
+            gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+            assert any(g is not None and g.abs().sum() > 0 for g in gradients)
+
+
+def test_every_layer_that_is_built_is_used(gan):
+    """An activation that was constructed and never applied is a bug several ports share."""
+    module, used = gan(), set()
+    layers = [*module.generator.modules(), *module.discriminator.modules()]
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, *_: used.add(layer))
+    module.discriminator_loss(batch(4))
+    assert not [layer for layer in layers if layer not in used and not isinstance(layer, nn.ModuleList | nn.ModuleDict)]
+
+
+def test_batch_norm_has_pytorchs_epsilon(gan):
+    """Not 0.8, a Keras momentum that was carried over into the place of the epsilon."""
+    for layer in gan().modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            assert layer.eps == 1e-5
 
 
 def test_each_update_draws_its_own_noise(gan):
@@ -306,6 +339,48 @@ def test_sampling_uses_running_statistics_and_changes_nothing(gan):
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
     assert not changed(before, module)
     assert module.generator.training
+
+
+# Whole runs of every GAN
+
+
+def run(module, folder, **kwargs):
+    """Train on the digits with averaging, from where ``resume`` stands, and return the trainer."""
+    data = Digits(data_dir=str(folder), image_size=16, batch_size=32)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    resume = kwargs.pop("resume", None)
+    trainer = Trainer(callbacks=[EMA()], enable_model_summary=False, limit_val_batches=0, **quiet | kwargs)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    return trainer
+
+
+def test_a_resumed_run_equals_one_that_was_not_stopped(gan, tmp_path):
+    """Bit for bit, in mixed precision, with averaging and a schedule."""
+
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 3, gamma=0.5)
+
+    settings = {"num_classes": 10, "generator_scheduler": schedule}
+    lightning.seed_everything(3)
+    whole = gan(**settings)
+    run(whole, tmp_path, max_steps=4, precision="bf16-mixed")
+    lightning.seed_everything(3)
+    run(gan(**settings), tmp_path, max_steps=2, precision="bf16-mixed").save_checkpoint(tmp_path / "half.ckpt")
+    lightning.seed_everything(4)
+    resumed = gan(**settings)
+    trainer = run(resumed, tmp_path, max_steps=4, precision="bf16-mixed", resume=tmp_path / "half.ckpt")
+    assert trainer.global_step == 4
+    assert {key.split(".")[0] for key in resumed.state_dict()} == {"generator", "discriminator", "averaged_generator"}
+    assert not changed(whole.state_dict(), resumed)
+    assert trainer.optimizers[1].param_groups[0]["lr"] == whole.trainer.optimizers[1].param_groups[0]["lr"]
+
+
+def test_predict_draws_as_many_images_as_asked_for(gan):
+    module = gan(predict_images=70)
+    trainer = Trainer(logger=False, enable_progress_bar=False, accelerator="cpu")
+    pictures = torch.cat(trainer.predict(module, module.predict_dataloader()))
+    assert pictures.shape == (70, 1, 16, 16)
+    assert len(pictures.flatten(1).unique(dim=0)) == 70
 
 
 # Checkpoints

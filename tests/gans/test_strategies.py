@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import gans
 from gans import DCGAN
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -15,7 +16,8 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 def run(out: Path, devices: int) -> None:
     out.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
+    path = f"{SCRIPT.parents[2]}:{SCRIPT.parents[1]}"
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, SCRIPT, out, str(devices)], env=environment, capture_output=True, text=True, timeout=300
     )
@@ -40,10 +42,10 @@ def load(folder, name, rank):
     return torch.load(folder / f"{name}{rank}.pt", weights_only=True)
 
 
-def test_ranks_end_with_identical_weights(two):
-    for name in ("linear", "dcgan"):
-        first, second = (load(two, name, rank)["weights"] for rank in (0, 1))
-        assert all(torch.equal(first[key], second[key]) for key in first)
+@pytest.mark.parametrize("name", ["linear", "dcgan", *gans.__all__])
+def test_ranks_end_with_identical_weights(two, name):
+    first, second = (load(two, name, rank)["weights"] for rank in (0, 1))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_two_ranks_equal_one_process_on_the_joined_batch(one, two):

@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import torch
+from conftest import ALL_GANS, batch, small
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from gans import DCGAN
 from gans.noise import NoiseGAN
@@ -62,8 +63,13 @@ def train(module, data, devices, **kwargs):
         use_distributed_sampler=False,
         **kwargs,
     )
-    # The loader yields joined batches; each rank takes its slice, as the data modules do.
-    trainer.fit(module, DataLoader(data, batch_size=BATCH, collate_fn=lambda rows: part(torch.stack(rows), trainer)))
+
+    def collate(rows):
+        """Each rank takes its slice of joined batches, as the data modules do."""
+        batch = default_collate(rows)
+        return part(batch, trainer) if isinstance(batch, torch.Tensor) else [part(b, trainer) for b in batch]
+
+    trainer.fit(module, DataLoader(data, batch_size=BATCH, collate_fn=collate))
     return trainer
 
 
@@ -73,6 +79,14 @@ def main(out: Path, devices: int) -> None:
     data = torch.rand(80, 1, 2, 2, dtype=torch.float64) * 2 - 1
     trainer = train(linear, data, devices, precision="64-true")
     torch.save({"weights": linear.state_dict(), "steps": trainer.global_step}, out / f"linear{trainer.global_rank}.pt")
+
+    for cls in ALL_GANS if devices > 1 else []:
+        seed_everything(trainer.global_rank)
+        gan = small(cls)
+        steps = train(gan, TensorDataset(*batch(96)), devices, max_steps=2).global_step
+        torch.save(
+            {"weights": dict(gan.named_parameters()), "steps": steps}, out / f"{cls.__name__}{trainer.global_rank}.pt"
+        )
 
     seed_everything(trainer.global_rank)  # different weights on purpose: the ranks must start from rank 0's
     dcgan, record = DCGAN(image_shape=(1, 16, 16), width=4), Record()

@@ -1,0 +1,106 @@
+"""Features of a small classifier trained on the data itself, for images Inception knows nothing of (grey digits)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from callbacks.features import Extractor, Features, create
+from callbacks.images import to_uint8
+from callbacks.randomness import isolated_rng
+
+SIZE = 32
+EPOCHS = 3
+LEAST_STEPS = 300  # small data sets are seen more often
+BATCH = 128
+
+
+class SmallClassifier(Extractor):
+    """Four convolutions, 128 features, one linear layer; images are brought to 32x32.
+
+    Args:
+        channels: Channels of the images, 1 or 3.
+        num_classes: Classes to tell apart.
+    """
+
+    resize = f"bilinear to {SIZE}x{SIZE}, antialiased"
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after, stride in ((channels, 32, 2), (32, 64, 2), (64, 128, 2), (128, 128, 1)):
+            layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(128, num_classes)
+
+    def forward(self, images: Tensor) -> Features:
+        features = self.body(reduced(images).float().div(127.5).sub(1))
+        return Features(features, self.head(features))
+
+
+def reduced(images: Tensor) -> Tensor:
+    """uint8 images (N, C, H, W) at the classifier's size, uint8."""
+    if images.shape[-2:] == (SIZE, SIZE):
+        return images
+    resized = interpolate(images.float(), (SIZE, SIZE), mode="bilinear", antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def extractor_of(trainer: Trainer, features: str, weights: str | None, cache_dir: Path) -> Extractor:
+    """The extractor that ``--score.features`` names: the classifier of the trainer's data, or what ``create`` gives."""
+    if features == "classifier":
+        return classifier_of(getattr(trainer, "datamodule", None), cache_dir, trainer.strategy.root_device)
+    return create(features, weights)
+
+
+def classifier_of(data: Any, cache_dir: Path, device: torch.device | str = "cpu") -> SmallClassifier:
+    """The classifier of a data module, trained on its labelled training images once and kept in a file.
+
+    Args:
+        data: Data module with ``num_classes``, ``image_shape``, ``reference`` and ``ordered``.
+        cache_dir: Folder that keeps the file.
+        device: Where to train it.
+
+    Raises:
+        MisconfigurationException: The data has no classes.
+    """
+    if getattr(data, "num_classes", 0) < 2:
+        raise MisconfigurationException(
+            "--score.features=classifier needs labelled --data, such as a folder with one sub-folder a class"
+        )
+    path = cache_dir / f"classifier-{data.reference('train')}.pt"
+    with isolated_rng(0, torch.device(device)):
+        network = SmallClassifier(data.image_shape[0], data.num_classes)
+        if not path.exists():
+            batches = [data.on_after_batch_transfer(batch, 0) for batch in data.ordered("train")]
+            images = torch.cat([reduced(to_uint8(batch[0])).cpu() for batch in batches])
+            train(network.to(device), images, torch.cat([batch[1].cpu() for batch in batches]))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.partial")
+            torch.save(network.cpu().state_dict(), partial)
+            partial.replace(path)
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.requires_grad_(False).eval()
+
+
+def train(network: SmallClassifier, images: Tensor, labels: Tensor) -> None:
+    """Train on uint8 images (N, C, 32, 32) and their classes (N,): Adam, one cycle of the learning rate."""
+    from tqdm import tqdm
+
+    device = network.head.weight.device
+    steps = max(LEAST_STEPS, EPOCHS * len(images) // BATCH)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    network.to(memory_format=torch.channels_last).train()
+    for _ in tqdm(range(steps), desc="Training the classifier", unit="step", leave=False):
+        chosen = torch.randint(len(images), (BATCH,))
+        with torch.autocast(device.type, torch.bfloat16):
+            _, logits = network(images[chosen].to(device))
+        optimizer.zero_grad()
+        cross_entropy(logits.float(), labels[chosen].to(device)).backward()
+        optimizer.step()
+        schedule.step()

@@ -1,0 +1,204 @@
+"""Generated images beside the training images nearest to them: whether the generator invents or remembers."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from callbacks.classifier import extractor_of
+from callbacks.collect import share
+from callbacks.features import Extractor, name_of
+from callbacks.images import folder_of, grid, show, to_uint8
+from callbacks.randomness import isolated_rng
+
+NEAREST = 8
+
+
+class Neighbors(Callback):
+    """Draw the training images nearest to generated ones, at the end of training and when a checkpoint is tested.
+
+    Writes ``neighbors/pixels_step_NNNNNNN.png``, by Euclidean distance of the pixels, and
+    ``neighbors/FEATURES_step_NNNNNNN.png``, by that of an extractor's features. A row is a generated image, then the
+    training images, nearest first. All training images are looked at as the model sees them, but not mirrored.
+
+    Args:
+        count: Generated images, one row each; 0 draws none.
+        features: As in Score; "pixels" draws the first picture only.
+        weights: As in Score.
+        num_real: Training images to look at, spread evenly; by default all of them.
+        cache_dir: As in Score.
+        seed: Seed of the generated images.
+
+    Raises:
+        MisconfigurationException: An argument is out of range, or (before training) features are missing.
+    """
+
+    def __init__(
+        self,
+        count: int = 0,
+        features: str = "pixels",
+        weights: str | None = None,
+        num_real: int | None = None,
+        cache_dir: str = "~/.cache/gan-lab",
+        seed: int = 0,
+    ) -> None:
+        if count < 0:
+            raise MisconfigurationException(f"--neighbors.count must be 0 or more; got {count}")
+        if num_real is not None and num_real < 1:
+            raise MisconfigurationException(f"--neighbors.num_real must be at least 1; got {num_real}")
+        self.count = count
+        self.features = features
+        self.weights = weights
+        self.num_real = num_real
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.seed = seed
+        self._extractor: Extractor | None = None
+        self._step: int | None = None
+
+    # Lightning's hooks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the extractor before anything is trained, so that what is missing is missed at once."""
+        wanted = self.count and self.features != "pixels" and stage != "predict"
+        if not wanted or not trainer.is_global_zero or self._extractor is not None:
+            return
+        self._extractor = extractor_of(trainer, self.features, self.weights, self.cache_dir)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._step = checkpoint["global_step"]  # which Lightning tells nobody when it tests
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, pl_module, trainer.global_step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:  # not in the middle of training
+            self._draw(trainer, pl_module, self._step or trainer.global_step)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, pl_module, self._step or trainer.global_step)
+
+    # What they do
+
+    def _draw(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+        if not self.count or not trainer.is_global_zero:
+            return
+        loader = training_images(trainer)
+        if loader is None:
+            rank_zero_warn("--neighbors.count draws nothing: there is no set of training images to go through in order")
+            return
+        stage, trainer.state.stage = trainer.state.stage, RunningStage.VALIDATING  # training images would be mirrored
+        try:
+            with isolated_rng(self.seed, module.device), torch.no_grad():
+                pictures = self._pictures(trainer, module, loader)
+        finally:
+            trainer.state.stage = stage
+        for name, picture in pictures.items():
+            path = folder_of(trainer) / "neighbors" / f"{name}_step_{step:07d}.png"
+            show(trainer, f"neighbors/{name}", picture, path, step)
+
+    def _pictures(self, trainer: Trainer, module: LightningModule, loader: Any) -> dict[str, Tensor]:
+        """The pictures by the name of the space in which distances are measured."""
+        generated = self._generate(trainer, module, loader)
+        spaces: dict[str, Callable[[Tensor], Tensor]] = {"pixels": lambda images: images.float().flatten(1)}
+        if self._extractor is not None:
+            extractor = self._extractor.to(module.device)
+            spaces[name_of(self.features)] = lambda images: extractor(to_uint8(images)).features.float()
+        found = {name: Nearest(space(generated), NEAREST, generated.shape[1:]) for name, space in spaces.items()}
+        total = total_of(loader)
+        wanted = min(self.num_real or total, total)
+        first = seen = 0
+        began = time.perf_counter()
+        for batch in tqdm(
+            loader,
+            desc="Finding neighbours",
+            unit="batch",
+            leave=False,
+            delay=5,  # seconds
+            file=sys.stdout,
+            disable=trainer.progress_bar_callback is None,
+        ):
+            images = module.real(trainer.strategy.batch_to_device(batch, dataloader_idx=0)).float()
+            chosen = [i for i in range(len(images)) if share(first + i, 1, wanted, total)]
+            if chosen:
+                numbers = torch.tensor(chosen, device=images.device) + first
+                for name, space in spaces.items():
+                    found[name].add(space(images[chosen]), images[chosen], numbers)
+                if not seen:
+                    self._estimate((time.perf_counter() - began) / len(chosen) * wanted / 60, wanted, module)
+            first, seen = first + len(images), seen + len(chosen)
+        rows = {name: torch.cat([generated[:, None], nearest.images], 1) for name, nearest in found.items()}
+        return {name: grid(images.flatten(0, 1), columns=1 + NEAREST) for name, images in rows.items()}
+
+    def _generate(self, trainer: Trainer, module: LightningModule, loader: Any) -> Tensor:
+        """The images of the rows, (count, C, H, W), made from held-out batches where there are any."""
+        given = (trainer.test_dataloaders, trainer.val_dataloaders, loader)
+        images: list[Tensor] = []
+        for batch in next(batches for batches in given if batches is not None):
+            images.append(module.generate(trainer.strategy.batch_to_device(batch, dataloader_idx=0)).float())
+            if sum(map(len, images)) >= self.count:
+                break
+        return torch.cat(images)[: self.count]
+
+    def _estimate(self, minutes: float, images: int, module: LightningModule) -> None:
+        if module.device.type == "cpu" and minutes > 0.5:
+            rank_zero_info(
+                f"looking for neighbours among {images:,} training images in {self.features} features takes about "
+                f"{minutes:.0f} min here; --neighbors.num_real changes that"
+            )
+
+
+class Nearest:
+    """The nearest of a stream of images to some points; only these are kept.
+
+    Args:
+        points: (Q, D).
+        k: How many are kept for each.
+        image_shape: Shape of an image.
+
+    Attributes:
+        distances: (Q, k), ascending; infinite where there were fewer than k images.
+        numbers: What the images were numbered by, (Q, k).
+        images: (Q, k, C, H, W); white where there were fewer than k.
+    """
+
+    def __init__(self, points: Tensor, k: int, image_shape: torch.Size) -> None:
+        self.points = points
+        self.distances = points.new_full((len(points), k), torch.inf)
+        self.numbers = torch.full((len(points), k), -1, device=points.device)
+        self.images = points.new_ones(len(points), k, *image_shape)
+
+    def add(self, points: Tensor, images: Tensor, numbers: Tensor) -> None:
+        """Look at images (N, C, H, W) with their points (N, D) and numbers (N,)."""
+        k = self.distances.shape[1]
+        # Not by a matrix product, in which near-duplicates drown in rounding.
+        distances = torch.cdist(self.points, points, compute_mode="donot_use_mm_for_euclid_dist")
+        self.distances, chosen = torch.cat([self.distances, distances], 1).topk(k, largest=False)
+        old, new = chosen.clamp(max=k - 1), (chosen - k).clamp(min=0)
+        row = torch.arange(len(chosen), device=chosen.device)[:, None]
+        self.numbers = torch.where(chosen < k, self.numbers[row, old], numbers[new])
+        self.images = torch.where((chosen < k)[..., None, None, None], self.images[row, old], images[new])
+
+
+def training_images(trainer: Trainer) -> Any:
+    """All training images once, in order, without the training loader's taking part; None where that cannot be had."""
+    if hasattr(trainer.datamodule, "ordered"):
+        return trainer.datamodule.ordered("train")
+    loader = trainer.train_dataloader
+    if not hasattr(getattr(loader, "dataset", None), "__len__"):
+        return None
+    return DataLoader(loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn)
+
+
+def total_of(loader: Any) -> int:
+    """How many images a loader goes through."""
+    return getattr(loader, "total", None) or len(loader.dataset)

@@ -1,0 +1,62 @@
+"""Pictures that look into a model: walks through its latent space, a row per class or code, and what else it has."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks.images import folder_of, grid, show
+from callbacks.randomness import isolated_rng
+
+
+class Views(Callback):
+    """Draw the pictures that ``module.views(columns)`` offers, now and then, at the end of training and by ``predict``.
+
+    A model gives images (rows, columns, C, H, W) in [-1, 1] by name; each is written as
+    ``views/NAME_step_NNNNNNN.png`` (``views/NAME.png`` by ``predict``) and sent to loggers that take images. Models
+    without such a method draw nothing. The training's random state is left alone.
+
+    Args:
+        every_n_steps: Generator updates between pictures; 0 draws none, not even at the end.
+        columns: Images in a row.
+        seed: Seed of the noise, the same for all pictures.
+
+    Raises:
+        MisconfigurationException: An argument is out of range.
+    """
+
+    def __init__(self, every_n_steps: int = 5000, columns: int = 10, seed: int = 0) -> None:
+        if every_n_steps < 0 or columns < 2:
+            raise MisconfigurationException(
+                f"--views.every_n_steps must be 0 or more and --views.columns at least 2; "
+                f"got {every_n_steps} and {columns}"
+            )
+        self.every_n_steps = every_n_steps
+        self.columns = columns
+        self.seed = seed
+        self._drawn = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._drawn = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._draw(trainer, pl_module, f"_step_{trainer.global_step:07d}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, pl_module, f"_step_{trainer.global_step:07d}")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._drawn = -1
+        self._draw(trainer, pl_module, "")
+
+    def _draw(self, trainer: Trainer, module: LightningModule, suffix: str) -> None:
+        step = trainer.global_step
+        if not self.every_n_steps or not trainer.is_global_zero or step == self._drawn or not hasattr(module, "views"):
+            return
+        self._drawn = step
+        with isolated_rng(self.seed, module.device):
+            views = module.views(self.columns)
+        for name, images in views.items():
+            path = folder_of(trainer) / "views" / f"{name}{suffix}.png"
+            show(trainer, f"views/{name}", grid(images.flatten(0, 1), columns=images.shape[1]), path, step)

@@ -1,0 +1,578 @@
+"""StyleGAN: A Style-Based Generator Architecture for GANs (Karras et al., 2018, arXiv 1812.04948).
+
+"Official code" is NVlabs/stylegan; its options are the paper's configuration F at up to 256 px.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from itertools import pairwise
+from math import sqrt
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.functional import (
+    avg_pool2d,
+    conv2d,
+    conv_transpose2d,
+    group_norm,
+    interpolate,
+    leaky_relu,
+    relu,
+    rms_norm,
+)
+from torch.nn.utils.parametrize import register_parametrization
+
+from gans import dcgan
+from gans.base import Loss, full_precision, images_of
+from gans.dcgan import DCGAN, widths_of
+from gans.noise import NoiseGAN
+from gans.optimizers import Adam
+from gans.penalties import R1, Penalty
+
+
+class Scale(nn.Module):
+    """Multiply by a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def equalised(layer: nn.Linear | nn.Conv2d, gain: float = sqrt(2), rate: float = 1.0) -> nn.Module:
+    """Give a layer an equalised learning rate (Karras et al. 1710.10196, section 4.1; official code's ``get_weight``).
+
+    The trained weight starts as N(0, 1 / rate^2) and is multiplied in use by ``rate * gain / sqrt(inputs)``, He's
+    standard deviation; the bias starts at 0 and is multiplied by ``rate``. Adam's steps do not depend on the size of
+    gradients, so all layers learn at one speed, and those with a smaller rate that much slower.
+    """
+    nn.init.normal_(layer.weight, 0.0, 1 / rate)
+    register_parametrization(layer, "weight", Scale(rate * gain / sqrt(layer.weight[0].numel())))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+        if rate != 1:
+            register_parametrization(layer, "bias", Scale(rate))
+    return layer
+
+
+class Blur(nn.Module):
+    """Convolve every channel of (N, C, H, W) with [1, 2, 1] / 4 both ways, zeros around the image (section 2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", line.outer(line).repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv2d(x, self.kernel, padding=1, groups=len(self.kernel))
+
+
+class UpConv2d(nn.Conv2d):
+    """Repeat every pixel 2x2, then convolve 3x3: (N, before, S, S) to (N, after, 2S, 2S), no bias.
+
+    Done as one transposed convolution, whose kernel is the mirrored 3x3 one spread to 4x4 (official code, fused_scale).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = 4 * avg_pool2d(self.weight, 2, stride=1, padding=1)
+        return conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=1)
+
+
+class DownConv2d(nn.Conv2d):
+    """Convolve 3x3, then average 2x2 pixels: (N, before, S, S) to (N, after, S/2, S/2).
+
+    Done as one convolution with stride 2, whose kernel is the 3x3 one spread to 4x4 (official code, fused_scale).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv2d(x, avg_pool2d(self.weight, 2, stride=1, padding=1), self.bias, stride=2, padding=1)
+
+
+# Styles
+
+
+class Mapping(nn.Sequential):
+    """The mapping network f: z (N, latent_dim), brought to length sqrt(latent_dim), to w of the same shape (figure 1b).
+
+    It learns 100 times slower than the rest (appendix C).
+    """
+
+    def __init__(self, latent_dim: int, depth: int) -> None:
+        layers: list[nn.Module] = []
+        for _ in range(depth):
+            layers += [equalised(nn.Linear(latent_dim, latent_dim), rate=0.01), nn.LeakyReLU(0.2)]
+        super().__init__(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(rms_norm(z, z.shape[1:], eps=1e-8))
+
+
+class AdaIN(nn.Module):
+    """Adaptive instance normalisation of (N, C, H, W) by w (N, latent_dim) (equation 1).
+
+    Every channel of every image gets mean 0 and deviation 1, and then the scale and shift that a learned affine map
+    finds in w; the scale is what it says plus 1, so that w = 0 changes nothing (official code).
+    """
+
+    def __init__(self, channels: int, latent_dim: int) -> None:
+        super().__init__()
+        self.style = equalised(nn.Linear(latent_dim, 2 * channels), gain=1.0)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        scale, shift = self.style(w)[:, :, None, None].chunk(2, 1)
+        return torch.addcmul(shift, group_norm(x, x.shape[1], eps=1e-8), scale + 1)
+
+
+class StyleGenerator(nn.Module, ABC):
+    """Noise z (N, latent_dim) to images (N, C, S, S): a mapping network, and a synthesis network that w steers.
+
+    In training the mean of w is tracked (decay 0.995) and styles are mixed (section 3.1): with some probability the
+    layers after a random one get the w of another z, the same layer for the whole batch. In evaluation w may be
+    truncated (appendix B).
+
+    Args:
+        layers: Layers of the synthesis network that take a w.
+        latent_dim: Size of z and w.
+        mapping_layers: Layers of the mapping network.
+        style_mixing: Probability of mixing.
+        truncation: See StyleGAN.
+    """
+
+    w_mean: Tensor
+    coarse: int
+    """Layers that make up the coarse styles of figure 3: those at 4x4 and 8x8, but at most half of all."""
+
+    def __init__(
+        self, layers: int, latent_dim: int, mapping_layers: int, style_mixing: float = 0.0, truncation: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.layers = layers
+        self.style_mixing = style_mixing
+        self.truncation = truncation
+        self.mapping = Mapping(latent_dim, mapping_layers)
+        self.register_buffer("w_mean", torch.zeros(latent_dim))
+
+    @abstractmethod
+    def synthesis(self, w: Tensor) -> Tensor:
+        """Images of styles w (N, latent_dim), or of one w for every layer (N, layers, latent_dim)."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        w = self.mapping(z)
+        if not self.training:
+            return self.synthesis(w if self.truncation == 1 else self.truncate(w, self.truncation))
+        self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - 0.995)
+        # Drawn on the CPU, so that the device need not be waited for.
+        if torch.rand(()) < self.style_mixing:
+            cutoff = int(torch.randint(1, self.active_layers(), ()))
+            w = self.mix(w, self.mapping(torch.randn_like(z)), cutoff)
+        return self.synthesis(w)
+
+    def active_layers(self) -> int:
+        """Layers in use; fewer than all while the networks grow."""
+        return self.layers
+
+    def mix(self, first: Tensor, second: Tensor, cutoff: int) -> Tensor:
+        """One w for every layer, (N, layers, latent_dim): ``first`` for so many layers, ``second`` for the others."""
+        return torch.where(self._below(cutoff), first[:, None], second[:, None])
+
+    def truncate(self, w: Tensor, psi: float) -> Tensor:
+        """Move w (N, latent_dim) towards its mean, ``mean + psi * (w - mean)``, for the first 8 layers (appendix B).
+
+        Returns one w for every layer, (N, layers, latent_dim).
+        """
+        return torch.where(self._below(8), (self.w_mean + psi * (w - self.w_mean))[:, None], w[:, None])
+
+    def _below(self, cutoff: int) -> Tensor:
+        return torch.arange(self.layers, device=self.w_mean.device)[:, None] < cutoff
+
+    def for_every_layer(self, w: Tensor) -> Tensor:
+        """Styles (N, layers, latent_dim), from these or from one w (N, latent_dim) for all layers."""
+        return w[:, None].expand(-1, self.layers, -1) if w.ndim == 2 else w
+
+
+# StyleGAN's networks
+
+
+class Growth:
+    """How far progressive growing has come: plain numbers, because the host decides with them which layers run.
+
+    Args:
+        size: Height and width of the images.
+        grow_images: See StyleGAN.
+    """
+
+    def __init__(self, size: int, grow_images: int) -> None:
+        self.sizes = [2**i for i in range(2, size.bit_length())]  # 4 to S
+        self.grow_images = grow_images
+        self.seen = 0  # images seen so far
+
+    def level(self) -> tuple[int, float]:
+        """How many of ``sizes`` are in use, and the share in the picture, [0, 1), that the last but one still has.
+
+        Growing starts with two, 4x4 and 8x8. Every size is trained on ``grow_images`` images, and then on as many while
+        the next one fades in (Karras et al. 1710.10196, figure 2; official code's ``training_schedule``).
+        """
+        if not self.grow_images:
+            return len(self.sizes), 0.0
+        phase, images = divmod(self.seen, 2 * self.grow_images)
+        missing = len(self.sizes) - 2 - phase - max(0.0, images / self.grow_images - 1)
+        return (len(self.sizes) - int(missing), missing % 1) if missing > 0 else (len(self.sizes), 0.0)
+
+    def converters(self, make: Callable[[int], nn.Module]) -> nn.ModuleList:
+        """The layers between features and pictures, made for every size that is ever the last in use."""
+        return nn.ModuleList(make(size) for size in (self.sizes if self.grow_images else self.sizes[-1:]))
+
+
+def enlarged(images: Tensor, factor: int = 2) -> Tensor:
+    """Repeat every pixel."""
+    return interpolate(images, scale_factor=factor) if factor > 1 else images
+
+
+def reduced(images: Tensor, factor: int = 2) -> Tensor:
+    """Average squares of pixels."""
+    return avg_pool2d(images, factor) if factor > 1 else images
+
+
+class Layer(nn.Module):
+    """A convolution, then noise, bias, leaky ReLU and the style, in this order (figure 1b; official code's epilogue).
+
+    Noise is one value a pixel, with a learned weight a channel that starts at 0. It is fresh in training and fixed in
+    evaluation, so that the same z gives the same image (the official code draws it anew unless told otherwise).
+    """
+
+    fixed_noise: Tensor
+
+    def __init__(self, conv: nn.Module, channels: int, size: int, latent_dim: int) -> None:
+        super().__init__()
+        self.conv = conv
+        self.noise_weight = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.adain = AdaIN(channels, latent_dim)
+        self.register_buffer("fixed_noise", torch.randn(1, 1, size, size))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        x, noise = self.conv(x), self.fixed_noise
+        if self.training:
+            noise = torch.randn(len(x), *noise.shape[1:], device=noise.device, dtype=noise.dtype)
+        x = x + torch.addcmul(self.bias, noise, self.noise_weight)
+        return self.adain(leaky_relu(x, 0.2), w)
+
+
+class Generator(StyleGenerator):
+    """Noise (N, latent_dim) to images (N, C, S, S), about in [-1, 1] but not bounded: there is no tanh (official code).
+
+    Two layers at every size from 4x4 on; the very first has no convolution but a learned constant. While the networks
+    grow, the picture of the sizes in use is enlarged to S.
+    """
+
+    def __init__(
+        self, channels: int, size: int, latent_dim: int, width: int, grow_images: int = 0, **styles: Any
+    ) -> None:
+        growth = Growth(size, grow_images)
+        super().__init__(2 * len(growth.sizes), latent_dim, **styles)
+        self.growth = growth
+        self.coarse = min(4, self.layers // 2)
+        widths = [width_at(s, size, width) for s in growth.sizes]
+        self.const = nn.Parameter(torch.ones(1, widths[0], 4, 4))
+        convolutions: list[nn.Module] = [nn.Identity(), equalised(conv3x3(widths[0], widths[0]))]
+        for before, after in pairwise(widths):
+            up = equalised(UpConv2d(before, after, 3, bias=False))
+            convolutions += [nn.Sequential(up, Blur(after)), equalised(conv3x3(after, after))]
+        self.body = nn.ModuleList(
+            Layer(conv, widths[i // 2], growth.sizes[i // 2], latent_dim) for i, conv in enumerate(convolutions)
+        )
+        self.to_image = growth.converters(
+            lambda s: equalised(nn.Conv2d(width_at(s, size, width), channels, 1), gain=1.0)
+        )
+
+    def active_layers(self) -> int:
+        return 2 * self.growth.level()[0]
+
+    def synthesis(self, w: Tensor) -> Tensor:
+        w = self.for_every_layer(w)
+        count, fade = self.growth.level()
+        missing = len(self.growth.sizes) - count
+        x = before = self.const.expand(len(w), -1, -1, -1)
+        for i, layer in enumerate(self.body[: 2 * count]):
+            before = x if i == 2 * count - 2 else before
+            x = layer(x, w[:, i])
+        image = self.to_image[-1 - missing](x)
+        if fade:
+            image = torch.lerp(image, enlarged(self.to_image[-2 - missing](before)), fade)
+        return enlarged(image, 2**missing)
+
+
+class MinibatchDeviation(nn.Module):
+    """Append to features (N, C, H, W) a channel that says how much the images differ (1710.10196, section 3).
+
+    The batch is divided into groups of 4 images, or of the largest smaller number that divides it. In a group, the
+    deviation of every feature is averaged over features and positions.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        group = next(n for n in (4, 3, 2, 1) if len(x) % n == 0)
+        groups = full_precision(x).unflatten(0, (group, -1))
+        variance = (groups - groups.mean(0)).square().mean(0)
+        deviation = (variance + 1e-8).sqrt().mean((1, 2, 3), keepdim=True).repeat(group, 1, *x.shape[2:])
+        return torch.cat([x, deviation.to(x.dtype)], 1)
+
+
+class Discriminator(nn.Module):
+    """Images (N, C, S, S) to logits (N,), or (N, outcomes): 1710.10196's, blurred before every halving of the size.
+
+    While the networks grow, it first reduces the images to the largest size in use.
+    """
+
+    def __init__(self, channels: int, size: int, width: int, outcomes: int = 1, grow_images: int = 0) -> None:
+        super().__init__()
+        self.growth = growth = Growth(size, grow_images)
+        widths = [width_at(s, size, width) for s in growth.sizes]
+        self.from_image = growth.converters(
+            lambda s: nn.Sequential(equalised(nn.Conv2d(channels, width_at(s, size, width), 1)), nn.LeakyReLU(0.2))
+        )
+        self.body = nn.ModuleList(
+            nn.Sequential(
+                equalised(conv3x3(before, before, bias=True)),
+                nn.LeakyReLU(0.2),
+                Blur(before),
+                equalised(DownConv2d(before, after, 3)),
+                nn.LeakyReLU(0.2),
+            )
+            for after, before in pairwise(widths)
+        )
+        hidden = width_at(2, size, width)
+        self.head = nn.Sequential(
+            MinibatchDeviation(),
+            equalised(conv3x3(widths[0] + 1, widths[0], bias=True)),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            equalised(nn.Linear(widths[0] * 16, hidden)),
+            nn.LeakyReLU(0.2),
+            equalised(nn.Linear(hidden, outcomes), gain=1.0),
+            nn.Flatten(0 if outcomes == 1 else 1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        count, fade = self.growth.level()
+        missing = len(self.growth.sizes) - count
+        images = reduced(images, 2**missing)
+        x = self.from_image[-1 - missing](images)
+        for i in reversed(range(count - 1)):
+            x = self.body[i](x)
+            if fade and i == count - 2:
+                x = torch.lerp(x, self.from_image[-2 - missing](reduced(images)), fade)
+        return self.head(x)
+
+
+def conv3x3(before: int, after: int, bias: bool = False) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size."""
+    return nn.Conv2d(before, after, 3, padding=1, bias=bias)
+
+
+def width_at(at: int, size: int, width: int) -> int:
+    """Channels of the layers at a size: doubled at every halving of the images' size, up to 512 (official code)."""
+    return min(width * size // at, 512)
+
+
+# The modules
+
+
+class StyledGAN(NoiseGAN):
+    """What a GAN whose generator is a StyleGenerator can show of itself."""
+
+    generator: StyleGenerator
+
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        super().build(generator, discriminator)
+        if self.channels_last:  # from the first, since instance norm's last bits depend on the memory order
+            self.to(memory_format=torch.channels_last)
+
+    def views(self, columns: int) -> dict[str, Tensor]:
+        """Pictures of the style space, name to images (rows, columns, C, H, W) in [-1, 1]; at least two columns.
+
+        - "interpolation_w": from one w to another one on a straight line.
+        - "truncation": the same z with psi from 1 to -1 (figure 8).
+        - "style_mixing": images whose coarse styles (at 4x4 and 8x8, but at most half of the layers) are those of the
+          image at the left and whose other styles are those of the image above (figure 3); the corner is black.
+        """
+        with self.sampling() as generator:
+
+            def pictures(w: Tensor) -> Tensor:
+                return generator.synthesis(w).float().clamp(-1, 1)
+
+            first, last, left = (generator.mapping(self.noise(4)) for _ in range(3))
+            top = generator.mapping(self.noise(columns - 1))
+            share = torch.linspace(0, 1, columns, device=first.device, dtype=first.dtype)[:, None]
+            between = torch.lerp(first[:, None], last[:, None], share)
+            truncated = [generator.truncate(first, psi) for psi in torch.linspace(1, -1, columns).tolist()]
+            mixed = generator.mix(left.repeat_interleave(columns - 1, 0), top.repeat(4, 1), generator.coarse)
+            rows = torch.cat([pictures(left)[:, None], pictures(mixed).unflatten(0, (4, -1))], 1)
+            first_row = torch.cat([torch.full_like(rows[0, :1], -1), pictures(top)])
+            return super().views(columns) | {
+                "interpolation_w": pictures(between.flatten(0, 1)).unflatten(0, (4, -1)),
+                "truncation": torch.stack([pictures(w) for w in truncated], 1),
+                "style_mixing": torch.cat([first_row[None], rows]),
+            }
+
+
+class StyleGAN(StyledGAN):
+    """Style-based generator, trained with the non-saturating loss and R1 (the paper's configuration F, appendix C).
+
+    Adam with 1e-3, beta1 0 and beta2 0.99. The paper truncates (psi 0.7) the pictures that it shows and not those that
+    it scores, so the default is not to; ``--model.truncation=0.7`` for pictures.
+
+    Args:
+        image_shape: Channels, height and width of the images: square, a power of two from 16 to 256.
+        width: Channels of the layers nearest the image (64 in the official code at 256 px, 512 at 32 px); layers
+            further in have up to 512.
+        latent_dim: Size of z and of w.
+        mapping_layers: Layers of the mapping network.
+        style_mixing: Probability of mixing two styles in a training batch.
+        truncation: Factor psi by which the distance of w from its mean is shortened in evaluation, in the first 8
+            layers; 1 for none.
+        grow_images: Grow progressively: images that each size is trained on, and then as many again while the next one
+            fades in, from 8x8 on (600,000 in the paper); 0 trains the full networks from the beginning (official code's
+            structure='fixed').
+        **kwargs: See NoiseGAN.
+
+    Raises:
+        MisconfigurationException: The images are not square or their size is not such a power of two; or an argument is
+            out of range.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        width: int = 64,
+        latent_dim: int = 512,
+        mapping_layers: int = 8,
+        style_mixing: float = 0.9,
+        truncation: float = 1.0,
+        grow_images: int = 0,
+        penalty: Penalty | None = R1(),  # noqa: B008
+        generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3, beta1=0.0, beta2=0.99),
+        discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3, beta1=0.0, beta2=0.99),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            image_shape=image_shape,
+            latent_dim=latent_dim,
+            penalty=penalty,
+            generator_optimizer=generator_optimizer,
+            discriminator_optimizer=discriminator_optimizer,
+            **kwargs,
+        )
+        channels, height, size = image_shape
+        if height != size or size not in (16, 32, 64, 128, 256):
+            raise MisconfigurationException(
+                f"StyleGAN needs square images whose size is a power of two from 16 to 256; got {height}x{size}: "
+                "set --data.image_size to 16, 32, 64, 128 or 256."
+            )
+        check_mapping_layers(mapping_layers)
+        if not 0 <= style_mixing <= 1:
+            raise MisconfigurationException(f"--model.style_mixing must be from 0 to 1; got {style_mixing}")
+        if grow_images < 0:
+            raise MisconfigurationException(f"--model.grow_images must be 0 or more; got {grow_images}")
+        styles = {"mapping_layers": mapping_layers, "style_mixing": style_mixing, "truncation": truncation}
+        self.build(
+            Generator(channels, size, latent_dim, width, grow_images, **styles),
+            Discriminator(channels, size, width, self.loss.outcomes, grow_images),
+        )
+
+    # Growing
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        super().training_step(batch, batch_idx)
+        self._grow(self.discriminator.growth.seen + len(images_of(batch)) * self.trainer.world_size)
+
+    def _grow(self, seen: int) -> None:
+        for network in (self.generator, self.discriminator, self.averaged_generator):
+            if network is not None:
+                network.growth.seen = seen
+
+    def discriminator_loss(self, batch: Any) -> Loss:
+        return super().discriminator_loss(self.blended(batch))
+
+    def generator_loss(self, batch: Any) -> Loss:
+        return super().generator_loss(self.blended(batch))
+
+    def verdicts(self, batch: Any) -> tuple[Tensor, Tensor]:
+        return super().verdicts(self.blended(batch))
+
+    def blended(self, batch: Any) -> Any:
+        """The batch with its images faded in like generated ones, between the last size in use and the one before."""
+        count, fade = self.discriminator.growth.level()
+        if not fade:
+            return batch
+        missing = len(self.discriminator.growth.sizes) - count
+        images = reduced(images_of(batch), 2**missing)
+        images = enlarged(torch.lerp(images, enlarged(reduced(images)), fade), 2**missing)
+        return images if isinstance(batch, Tensor) else (images, *batch[1:])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["gan"]["images_seen"] = self.discriminator.growth.seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._grow(checkpoint["gan"]["images_seen"])
+
+
+def check_mapping_layers(mapping_layers: int) -> None:
+    """Raise MisconfigurationException if there is no mapping network."""
+    if mapping_layers < 1:
+        raise MisconfigurationException(f"--model.mapping_layers must be at least 1; got {mapping_layers}")
+
+
+# The fusion with DCGAN
+
+
+class StyledDCGANGenerator(StyleGenerator):
+    """Noise (N, latent_dim) to images (N, C, S, S) in [-1, 1]: DCGAN's layers, with AdaIN in the place of batch norm.
+
+    The first layer projects w where DCGAN's projects z, as in the paper before it removes the traditional input
+    (table 1, configuration C).
+    """
+
+    def __init__(self, channels: int, size: int, latent_dim: int, width: int, mapping_layers: int) -> None:
+        widths = widths_of(size, width)[::-1]
+        super().__init__(len(widths), latent_dim, mapping_layers)
+        self.coarse = min(2, self.layers // 2)
+        convolutions = [nn.ConvTranspose2d(latent_dim, widths[0], 4, bias=False)]
+        convolutions += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in pairwise(widths)]
+        self.body = nn.ModuleList(convolutions)
+        self.adain = nn.ModuleList(AdaIN(channels, latent_dim) for channels in widths)
+        self.end = nn.Sequential(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1), nn.Tanh())
+
+    def synthesis(self, w: Tensor) -> Tensor:
+        w = self.for_every_layer(w)
+        x = w[:, 0, :, None, None]
+        for i, (conv, adain) in enumerate(zip(self.body, self.adain, strict=True)):
+            x = relu(adain(conv(x), w[:, i]))
+        return self.end(x)
+
+
+class StyleDCGAN(StyledGAN, DCGAN):
+    """DCGAN whose generator has StyleGAN's mapping network and AdaIN; discriminator, loss and optimizers are DCGAN's.
+
+    Args:
+        mapping_layers: Layers of the mapping network.
+        **kwargs: See DCGAN.
+
+    Raises:
+        MisconfigurationException: The mapping network has no layers; see DCGAN for the others.
+    """
+
+    def __init__(self, mapping_layers: int = 8, **kwargs: Any) -> None:
+        check_mapping_layers(mapping_layers)
+        self.mapping_layers = mapping_layers
+        super().__init__(**kwargs)
+
+    def networks(self, channels: int, size: int, width: int) -> tuple[nn.Module, nn.Module]:
+        generator = StyledDCGANGenerator(channels, size, self.latent_dim, width, self.mapping_layers)
+        return generator, dcgan.Discriminator(channels, size, width, self.loss.outcomes, self.discriminator_norm())

@@ -1,0 +1,67 @@
+"""The small classifier whose features stand in for Inception's."""
+
+import json
+
+import pytest
+import torch
+from conftest import small
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks import MetricsFile, Score, classifier
+from callbacks.classifier import SmallClassifier, classifier_of, reduced
+from datamodules import Digits, ImageFolder
+from gans import DCGAN
+
+
+@pytest.fixture
+def digits(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "LEAST_STEPS", 60)
+    data = Digits(data_dir=str(tmp_path / "data"), image_size=16, batch_size=500)
+    data.prepare_data()
+    return data
+
+
+def test_it_learns_the_classes_once_and_is_kept(digits, tmp_path, monkeypatch):
+    random = torch.get_rng_state()
+    network = classifier_of(digits, tmp_path)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+    right = 0
+    for images, labels in digits.ordered("train"):
+        features, logits = network(images)
+        assert features.shape == (len(images), 128)
+        right += (logits.argmax(1) == labels).sum().item()
+    assert right / 1797 > 0.9
+    monkeypatch.setattr(classifier, "train", None)  # would raise
+    again = classifier_of(digits, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))
+
+
+def test_images_of_any_size_are_brought_to_its_own():
+    ramp = torch.arange(0, 256, 4, dtype=torch.uint8).expand(1, 1, 64, 64)
+    half = reduced(ramp)
+    assert half.shape == (1, 1, 32, 32)
+    torch.testing.assert_close(half[0, 0, 0, 1:-1].float(), torch.arange(2, 256, 8.0)[1:-1], atol=1, rtol=0)
+    assert reduced(half) is half
+    assert SmallClassifier(3, 5).eval()(torch.zeros(2, 3, 128, 128, dtype=torch.uint8)).logits.shape == (2, 5)
+
+
+def test_scores_in_its_features(digits, tmp_path):
+    score = Score(features="classifier", num_images=100, cache_dir=str(tmp_path / "cache"))
+    assert score.monitor == "score/frechet_classifier"
+    options = {"enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(logger=MetricsFile(tmp_path), callbacks=[score], **options).validate(small(DCGAN), digits, verbose=False)
+    scores = json.loads((tmp_path / "scores.json").read_text())["final"]["scores"]
+    assert {"score/frechet_classifier", "score/kernel_classifier", "score/classifier_score_classifier"} <= scores.keys()
+    assert 1 <= scores["score/classifier_score_classifier"] <= 10
+
+
+def test_data_without_classes_is_refused(tmp_path):
+    from torchvision.io import write_png
+
+    write_png(torch.zeros(1, 8, 8, dtype=torch.uint8), str(tmp_path / "a.png"))
+    data = ImageFolder(data_dir=str(tmp_path), image_size=8)
+    with pytest.raises(MisconfigurationException, match=r"--score\.features=classifier needs labelled --data"):
+        classifier_of(data, tmp_path)
