@@ -33,7 +33,9 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query = self.query(x).flatten(2).transpose(1, 2)
         key, value = (max_pool2d(conv(x), 2).flatten(2).transpose(1, 2) for conv in (self.key, self.value))
-        attended = scaled_dot_product_attention(query, key, value, scale=1.0)  # the paper does not scale
+        # The paper does not scale. Without a dimension for heads PyTorch takes the path that gradient penalties can
+        # differentiate twice.
+        attended = scaled_dot_product_attention(query, key, value, scale=1.0)
         return x + self.gamma * self.output(attended.transpose(1, 2).unflatten(2, x.shape[2:]))
 
 

@@ -14,9 +14,10 @@ from callbacks import EMA
 from datamodules import Digits
 from gans import DCGAN, GAN
 from gans.base import frozen
-from gans.losses import Hinge, Wasserstein
+from gans.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, Relativistic, Wasserstein
 from gans.noise import NoiseGAN
 from gans.optimizers import Adam
+from gans.penalties import R1, GradientPenalty
 
 
 def sgd(lr):
@@ -158,6 +159,43 @@ def test_each_update_draws_its_own_noise(gan):
     fit(module, max_steps=2)
     assert len(drawn) == 2 * (module.n_critic + 1)
     assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+# Any loss and any regulariser with any networks
+
+LOSSES = [NonSaturating(), Minimax(), LeastSquares(), LeastSquares(-1, 1, 0), Wasserstein(), Hinge(), Relativistic()]
+LOSSES += [Realness(), Realness(3, "anchor"), Realness(3, "basic")]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_any_adversarial_loss_trains_both_networks(gan, loss):
+    module = gan(loss=loss, weight_clip=None)
+    for loss_of, network in (
+        (module.discriminator_loss, module.discriminator),
+        (module.generator_loss, module.generator),
+    ):
+        module.zero_grad()
+        value, _ = loss_of(batch(4))
+        value.backward()
+        assert torch.isfinite(value)
+        assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+        assert sum(p.grad.abs().sum() for p in network.parameters() if p.grad is not None) > 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"penalty": GradientPenalty()}, {"penalty": R1(1.0)}, {"weight_clip": 0.01}], ids=str
+)
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_any_regulariser_goes_with_any_networks(gan, settings, spectral_norm):
+    module = gan(**settings, spectral_norm=spectral_norm)
+    before = state(module.discriminator)
+    fit(module, max_steps=2, precision="bf16-mixed")
+    assert all(torch.isfinite(v).all() for v in module.state_dict().values())
+    assert changed(before, module.discriminator)
+    if "penalty" in settings:
+        _, logs = module.discriminator_loss(batch(4))
+        assert logs["loss/penalty"] > 0
+        assert logs["loss/penalty"].dtype == torch.float32
 
 
 # Counting
