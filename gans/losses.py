@@ -133,7 +133,7 @@ class Realness(AdversarialLoss):
 
     Anchors are histograms of 1,000 fresh samples every time, A0 of a normal and A1 of a uniform distribution, and then
     shifted to the two ends of the support [-1, 1], which piles half of their mass on the last outcome there (official
-    code). Without this shift the anchors overlap in the middle of the support and D has nothing to tell apart.
+    code).
 
     Args:
         outcomes: Numbers the discriminator gives for an image, as logits of the distribution.
