@@ -13,10 +13,10 @@ class RealnessGAN(DCGAN):
     discriminator is spectrally normalised and the generator has batch norm, as in the official code.
 
     It draws digits, though a published attempt on MNIST saw only noise. What that depends on, tried one by one on
-    scikit-learn's digits (``pytest -m slow tests/gans/test_realness_gan.py -s``): the two anchors must differ, since with
-    one anchor for both kinds D has nothing to tell apart and G stays at its noise; and the learning rate must not be
-    much lower than 2e-4, since at 2e-5 the same steps lead nowhere. The number of outcomes, the generator's objective,
-    the anchors' shift and spectral or batch norm in D change the pace only.
+    scikit-learn's digits (``pytest -m slow tests/gans/test_realness_gan.py -s``): the two anchors must differ, because
+    with one anchor for both kinds D has nothing to tell apart and G stays at its noise; and the learning rate must not
+    be much lower than 2e-4, because at 2e-5 the same steps lead nowhere. The number of outcomes, the generator's
+    objective, the anchors' shift and spectral or batch norm in D change the pace only.
 
     Args:
         **kwargs: See DCGAN.
