@@ -4,10 +4,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from gans.noise import NoiseGAN
+from gans.noise import NoiseGAN, channels_and_size
 
 
 class Generator(nn.Sequential):
@@ -91,12 +90,7 @@ class DCGAN(NoiseGAN):
 
     def __init__(self, image_shape: tuple[int, int, int], width: int = 128, **kwargs: Any) -> None:
         super().__init__(image_shape=image_shape, **kwargs)
-        channels, height, size = image_shape
-        if height != size or size not in (16, 32, 64, 128, 256):
-            raise MisconfigurationException(
-                f"DCGAN needs square images whose size is a power of two from 16 to 256; got {height}x{size}: "
-                "set --data.image_size to 16, 32, 64, 128 or 256."
-            )
+        channels, size = channels_and_size(self)
         self.build(*(network.apply(initialise) for network in self.networks(channels, size, width)))
 
     def networks(self, channels: int, size: int, width: int) -> tuple[nn.Module, nn.Module]:

@@ -234,3 +234,18 @@ class NoiseGAN(AdversarialModule):
         if not self.num_classes:
             return self.sample(len(batch))
         return self.sample(len(batch), batch % self.num_classes if self.predict_label is None else self.predict_label)
+
+
+def channels_and_size(module: NoiseGAN) -> tuple[int, int]:
+    """Channels of the images, and their height and width: equal, and a power of two from 16 to 256.
+
+    Raises:
+        MisconfigurationException: They are of another shape.
+    """
+    channels, height, size = module.image_shape
+    if height != size or size not in (16, 32, 64, 128, 256):
+        raise MisconfigurationException(
+            f"{type(module).__name__} needs square images whose size is a power of two from 16 to 256; "
+            f"got {height}x{size}: set --data.image_size to 16, 32, 64, 128 or 256."
+        )
+    return channels, size

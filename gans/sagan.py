@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, relu
 
 from gans.losses import AdversarialLoss, Hinge
-from gans.noise import NoiseGAN, normalise_spectrally
+from gans.noise import NoiseGAN, channels_and_size, normalise_spectrally
 from gans.optimizers import Adam
 
 
@@ -190,12 +189,7 @@ class SAGAN(NoiseGAN):
             discriminator_optimizer=discriminator_optimizer,
             **kwargs,
         )
-        channels, height, size = image_shape
-        if height != size or size not in (16, 32, 64, 128, 256):
-            raise MisconfigurationException(
-                f"SAGAN needs square images whose size is a power of two from 16 to 256; got {height}x{size}: "
-                "set --data.image_size to 16, 32, 64, 128 or 256."
-            )
+        channels, size = channels_and_size(self)
         generator = Generator(channels, size, latent_dim, width, self.num_classes)
         discriminator = Discriminator(channels, size, width, self.num_classes, self.loss.outcomes)
         for layer in [*generator.modules(), *discriminator.modules()]:

@@ -28,7 +28,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from gans import dcgan
 from gans.base import Loss, full_precision, images_of
 from gans.dcgan import DCGAN, widths_of
-from gans.noise import NoiseGAN
+from gans.noise import NoiseGAN, channels_and_size
 from gans.optimizers import Adam
 from gans.penalties import R1, Penalty
 
@@ -467,12 +467,7 @@ class StyleGAN(StyledGAN):
             discriminator_optimizer=discriminator_optimizer,
             **kwargs,
         )
-        channels, height, size = image_shape
-        if height != size or size not in (16, 32, 64, 128, 256):
-            raise MisconfigurationException(
-                f"StyleGAN needs square images whose size is a power of two from 16 to 256; got {height}x{size}: "
-                "set --data.image_size to 16, 32, 64, 128 or 256."
-            )
+        channels, size = channels_and_size(self)
         check_mapping_layers(mapping_layers)
         if not 0 <= style_mixing <= 1:
             raise MisconfigurationException(f"--model.style_mixing must be from 0 to 1; got {style_mixing}")
