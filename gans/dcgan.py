@@ -23,12 +23,7 @@ class Generator(nn.Sequential):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(),
         ]
-        for before, after in pairwise(widths):
-            layers += [
-                nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-            ]
+        layers += doublings(widths)
         super().__init__(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1), nn.Tanh())
 
 
@@ -43,6 +38,18 @@ class Discriminator(nn.Sequential):
     ) -> None:
         head = nn.Conv2d(widths_of(size, width)[-1], outcomes, 4)
         super().__init__(*halvings(channels, size, width, norm), head, nn.Flatten(0 if outcomes == 1 else 1))
+
+
+def doublings(widths: list[int]) -> list[nn.Module]:
+    """The layers that double the size of features again and again, with so many channels before and after each."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [
+            nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+        ]
+    return layers
 
 
 def halvings(

@@ -1,6 +1,5 @@
 """InfoGAN: Interpretable Representation Learning by Information Maximizing GANs (Chen et al., 2016, 1606.03657)."""
 
-from itertools import pairwise
 from math import log, pi
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from gans.base import Loss, full_precision, images_of
+from gans.dcgan import doublings
 from gans.noise import NoiseGAN
 from gans.optimizers import Adam
 
@@ -22,8 +22,8 @@ class Generator(nn.Sequential):
     """
 
     def __init__(self, channels: int, size: int, inputs: int, width: int) -> None:
-        doublings = halvings(size)
-        start, widths = size >> doublings, [width * 2**i for i in range(doublings)][::-1]
+        times = halvings(size)
+        start, widths = size >> times, [width * 2**i for i in range(times)][::-1]
         layers: list[nn.Module] = [
             nn.Linear(inputs, 16 * width, bias=False),
             nn.BatchNorm1d(16 * width),
@@ -32,13 +32,8 @@ class Generator(nn.Sequential):
             nn.BatchNorm1d(widths[0] * start**2),
             nn.ReLU(),
             nn.Unflatten(1, (widths[0], start, start)),
+            *doublings(widths),
         ]
-        for before, after in pairwise(widths):
-            layers += [
-                nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-            ]
         super().__init__(*layers, nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1), nn.Tanh())
 
 
