@@ -110,7 +110,8 @@ class CGAN(NoiseGAN):
     """Generator and discriminator are both told the class: the multilayer perceptrons of the paper.
 
     Generated classes are drawn evenly, and the discriminator judges an image together with its class (equation 2). The
-    paper's uniform noise and momentum SGD are replaced by what the field settled on: normal noise and Adam.
+    paper's uniform noise and momentum SGD are replaced by what the field settled on, normal noise and Adam, and its
+    dropout is in the discriminator only.
 
     Args:
         image_shape: Channels, height and width of the images; any size.
