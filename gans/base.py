@@ -348,6 +348,14 @@ class AdversarialModule(LightningModule, ABC):
             self._resumed_rng = state["rng"][trainer.global_rank]
 
     @classmethod
+    def untrained(cls, checkpoint: dict[str, Any], **kwargs: Any) -> Self:
+        """A new model with the plain settings that a loaded checkpoint keeps; ``kwargs`` replace them."""
+        saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        plain = {k: v for k, v in saved.items() if not k.startswith("_") and not isinstance(v, dict) and v is not None}
+        accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
+        return cls(**{k: v for k, v in plain.items() if k in accepted} | kwargs)
+
+    @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: str | Path, average: bool = True, map_location: Any = "cpu", **kwargs: Any
     ) -> Self:
@@ -366,10 +374,9 @@ class AdversarialModule(LightningModule, ABC):
             MisconfigurationException: The file holds another kind of model, or weights of other shapes.
         """
         checkpoint = torch.load(checkpoint_path, map_location=map_location, weights_only=True)
-        saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        plain = {k: v for k, v in saved.items() if not k.startswith("_") and not isinstance(v, dict) and v is not None}
-        accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
-        model = cls(**{k: v for k, v in plain.items() if k in accepted} | kwargs)
+        model = cls.untrained(checkpoint, **kwargs)
+        if model.channels_last:  # as in training, since the last bits of some layers depend on the memory order
+            model.to(memory_format=torch.channels_last)
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
         if not average:

@@ -387,11 +387,6 @@ class StyledGAN(NoiseGAN):
 
     generator: StyleGenerator
 
-    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        super().build(generator, discriminator)
-        if self.channels_last:  # from the first, since instance norm's last bits depend on the memory order
-            self.to(memory_format=torch.channels_last)
-
     def views(self, columns: int) -> dict[str, Tensor]:
         """Pictures of the style space, name to images (rows, columns, C, H, W) in [-1, 1]; at least two columns.
 

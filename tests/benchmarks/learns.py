@@ -90,13 +90,11 @@ def load(run: Path, trained: bool) -> AdversarialModule:
     """The model of a run, with its last weights or as it was before training."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     cls = getattr(gans, config["model"]["class_path"].rpartition(".")[2])
-    model = cls.load_from_checkpoint(run / "checkpoints/last.ckpt")
-    if not trained:
-        seed_everything(0, verbose=False)
-        saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]
-        plain = {k: v for k, v in saved.items() if not k.startswith("_") and not isinstance(v, dict) and v is not None}
-        model = cls(**plain).eval()
-    return model
+    path = run / "checkpoints/last.ckpt"
+    if trained:
+        return cls.load_from_checkpoint(path)
+    seed_everything(0, verbose=False)
+    return cls.untrained(torch.load(path, weights_only=True)).eval()
 
 
 def draw(model: AdversarialModule) -> tuple[Tensor, Tensor | None]:
@@ -189,9 +187,8 @@ def main() -> None:
             for module in data:
                 module.prepare_data()
             classifier = classifier_of(data[0], Path("~/.cache/gan-lab").expanduser())
-            test = torch.cat([batch[0] for batch in data[1].val_dataloader()])
+            test, labels = map(torch.cat, zip(*data[1].val_dataloader(), strict=True))
             real[kind, size] = classifier, look(test, classifier)[0]
-            labels = torch.cat([batch[1] for batch in data[1].val_dataloader()])
             row = {"gan": f"test images, {size} px", "data": kind}
             rows.append(row | row_of(test, labels, classifier, real[kind, size][1], majority=False))
             strips.append(test[:SHOWN])
