@@ -28,6 +28,7 @@ from callbacks import (
     MetricsFile,
     Neighbors,
     Progress,
+    Quality,
     Samples,
     Score,
     TrainingDiverged,
@@ -88,7 +89,7 @@ def one_sentence(message: str) -> str:
     unknown = re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecognized arguments: --([\w.]+)", message)
     if unknown:
         key = unknown[1] or unknown[2]
-        owners = [Trainer, Samples, Views, EMA, Score, Health, Neighbors, LastCheckpoint, BestCheckpoint]
+        owners = [Trainer, Samples, Views, EMA, Score, Quality, Health, Neighbors, LastCheckpoint, BestCheckpoint]
         owners += [getattr(package, name) for package in classes.values() for name in package.__all__]
         bases = {cls for owner in owners for cls in owner.__mro__}
         known = {name for cls in bases for name in inspect.signature(cls.__init__).parameters}
@@ -140,13 +141,20 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(Views, "views")
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Score, "score")
+        parser.add_lightning_class_args(Quality, "quality")
         parser.add_lightning_class_args(Health, "health")
         parser.add_lightning_class_args(Neighbors, "neighbors")
         parser.add_lightning_class_args(LastCheckpoint, "last")
         parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
-        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
-        parser.link_arguments("score.monitor", "best.monitor", apply_on="instantiate")
+        for key in ("num_classes", "domains", "scale"):
+            parser.link_arguments(f"data.{key}", f"model.init_args.{key}", apply_on="instantiate")
+        parser.link_arguments(
+            ("score.monitor", "quality.monitor"),
+            "best.monitor",
+            compute_fn=lambda score, quality: quality or score,
+            apply_on="instantiate",
+        )
         for key in ("features", "weights", "cache_dir"):
             parser.link_arguments(f"score.{key}", f"neighbors.{key}")
         parser.link_arguments(

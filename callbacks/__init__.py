@@ -6,6 +6,7 @@ from callbacks.health import Health, TrainingDiverged
 from callbacks.metrics_file import MetricsFile
 from callbacks.neighbors import Neighbors
 from callbacks.progress import Progress
+from callbacks.quality import Quality
 from callbacks.samples import ImageWriter, Samples
 from callbacks.scores import Score
 from callbacks.views import Views
@@ -20,6 +21,7 @@ __all__ = [
     "MetricsFile",
     "Neighbors",
     "Progress",
+    "Quality",
     "Samples",
     "Score",
     "TrainingDiverged",

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -70,17 +70,17 @@ class LastCheckpoint(Checkpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``checkpoints/best.ckpt``: the state with the lowest score so far.
+    """``checkpoints/best.ckpt``: the state with the best score so far.
 
     Args:
-        monitor: Name of the score; the smaller the better.
+        monitor: Name of the score.
     """
 
     def __init__(self, monitor: str) -> None:
         super().__init__(
             filename="best",
             monitor=monitor,
-            mode="min",
+            mode=mode_of(monitor),
             save_on_train_epoch_end=False,  # scores are new after validation
             enable_version_counter=False,
         )
@@ -88,3 +88,8 @@ class BestCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.monitor in trainer.callback_metrics:  # not with --score.num_images=0
             super().on_validation_end(trainer, pl_module)
+
+
+def mode_of(name: str) -> Literal["min", "max"]:
+    """Whether a score's smallest or largest value is the best: similarities grow, distances shrink."""
+    return "max" if name.startswith(("quality/psnr", "quality/ssim", "quality/ms_ssim")) else "min"

@@ -67,7 +67,7 @@ class Inception(Extractor):
         try:
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(path))
         except RuntimeError as error:
-            raise _wrong_weights(path, "inception", error) from error
+            raise _wrong_weights(path, "--score.features=inception", error) from error
 
     def forward(self, images: Tensor) -> Features:
         return Features(*self.network(images.expand(-1, 3, -1, -1)))
@@ -83,23 +83,12 @@ class Classifier(Extractor):
 
     def __init__(self, name: str, weights: str | None) -> None:
         super().__init__()
-        from torchvision.models import get_model, get_model_weights
+        from torchvision.models import get_model_weights
 
-        default = get_model_weights(name).DEFAULT
-        settings = default.transforms()
+        settings = get_model_weights(name).DEFAULT.transforms()
         self.size = settings.crop_size[0]
         self.resize = f"bilinear to {self.size}x{self.size}, antialiased"
-        if weights:
-            self.network = get_model(name, weights=None)
-            try:
-                self.network.load_state_dict(read_weights(Path(weights)))
-            except RuntimeError as error:
-                raise _wrong_weights(Path(weights), name, error) from error
-        else:
-            try:
-                self.network = get_model(name, weights=default)
-            except (URLError, OSError, RuntimeError) as error:
-                raise _no_weights(Path(default.url).name, default.url) from error
+        self.network = pretrained(name, weights, f"--score.features={name}")
         linear = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear)]
         if not linear:
             raise MisconfigurationException(f"--score.features={name} has no linear layer to take features from")
@@ -144,8 +133,8 @@ def create(features: str, weights: str | None) -> Extractor:
     Raises:
         MisconfigurationException: No such extractor, or its weights are missing, unreadable or another model's.
     """
-    if weights and not Path(weights).is_file():
-        raise MisconfigurationException(f"--score.weights={weights} does not exist: give the file with the weights")
+    if weights:
+        _check_exists(Path(weights))
     extractor: Extractor
     if features == "inception":
         extractor = Inception(weights)
@@ -171,17 +160,53 @@ def name_of(features: str) -> str:
     return features.rpartition(".")[2].lower()
 
 
-def read_weights(path: Path) -> dict[str, Any]:
-    """A file of tensors by name; whatever else it holds is refused unread.
+def pretrained(
+    name: str,
+    weights: str | None,
+    network: str,
+    option: str = "--score.weights",
+    instead: str = "take other features with --score.features=pixels",
+) -> nn.Module:
+    """A classifier of torchvision's with trained weights.
+
+    Args:
+        name: The name in torchvision.models.
+        weights: File with the weights (a state_dict); by default torchvision's best are downloaded.
+        network: What asks for this classifier on the command line, for error messages, as are the next two.
+        option: What names the file there.
+        instead: What can be done without weights.
 
     Raises:
-        MisconfigurationException: The file is no such file.
+        MisconfigurationException: The weights are missing, unreadable or another model's.
     """
+    from torchvision.models import get_model, get_model_weights
+
+    if not weights:
+        default = get_model_weights(name).DEFAULT
+        try:
+            return get_model(name, weights=default)
+        except (URLError, OSError, RuntimeError) as error:
+            raise _no_weights(Path(default.url).name, default.url, option, instead) from error
+    model = get_model(name, weights=None)
+    try:
+        model.load_state_dict(read_weights(Path(weights), option))
+    except RuntimeError as error:
+        raise _wrong_weights(Path(weights), network, error, option) from error
+    return model
+
+
+def read_weights(path: Path, option: str = "--score.weights") -> dict[str, Any]:
+    """A file of tensors by name, which ``option`` names; whatever else it holds is refused unread.
+
+    Raises:
+        MisconfigurationException: There is no such file, or it holds something else.
+    """
+    _check_exists(path, option)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for files that are not its own
         raise MisconfigurationException(
-            f"--score.weights={path} is not a file of weights that torch can load safely: give a saved state_dict"
+            f"{option}={path} is not a file of weights that torch can load safely: give a saved state_dict"
         ) from error
 
 
@@ -198,7 +223,7 @@ def _imported(class_path: str, weights: str | None) -> nn.Module:
         try:
             network.load_state_dict(read_weights(Path(weights)))
         except RuntimeError as error:
-            raise _wrong_weights(Path(weights), class_path, error) from error
+            raise _wrong_weights(Path(weights), f"--score.features={class_path}", error) from error
     return network
 
 
@@ -210,18 +235,26 @@ def _downloaded_inception() -> Path:
         try:
             torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix="6726825d")
         except (URLError, OSError, RuntimeError) as error:
-            raise _no_weights(INCEPTION_FILE, INCEPTION_URL) from error
+            instead = "take other features with --score.features=pixels"
+            raise _no_weights(INCEPTION_FILE, INCEPTION_URL, "--score.weights", instead) from error
     return path
 
 
-def _no_weights(file: str, url: str) -> MisconfigurationException:
+def _check_exists(path: Path, option: str = "--score.weights") -> None:
+    if not path.is_file():
+        raise MisconfigurationException(f"{option}={path} does not exist: give the file with the weights")
+
+
+def _no_weights(file: str, url: str, option: str, instead: str) -> MisconfigurationException:
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     return MisconfigurationException(
         f"The weights {file} cannot be downloaded here: put the file from {url} into {folder}, name it with "
-        "--score.weights=PATH, or take other features with --score.features=pixels"
+        f"{option}=PATH, or {instead}"
     )
 
 
-def _wrong_weights(path: Path, features: str, error: Exception) -> MisconfigurationException:
+def _wrong_weights(
+    path: Path, network: str, error: Exception, option: str = "--score.weights"
+) -> MisconfigurationException:
     first = str(error).strip().splitlines()[min(1, len(str(error).strip().splitlines()) - 1)].strip()
-    return MisconfigurationException(f"--score.weights={path} does not fit --score.features={features}: {first[:200]}")
+    return MisconfigurationException(f"{option}={path} does not fit {network}: {first[:200]}")

@@ -1,6 +1,6 @@
 """Pictures: a grid of samples through training, and the images that ``predict`` writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+from torch.nn.functional import pad
 
 from callbacks.images import folder_of, grid, show, to_uint8, write_png
 from callbacks.randomness import isolated_rng
@@ -16,6 +17,8 @@ from callbacks.randomness import isolated_rng
 
 class Samples(Callback):
     """Draw the same grid every few steps: what the model makes of one fixed batch and fixed noise.
+
+    A model that turns images into images shows each beside what it was made of (``module.shown``).
 
     Writes ``samples/step_NNNNNNN.png`` into the run folder, ``samples/real.png`` once, and sends each picture to
     loggers that take images. The training's random state is left alone.
@@ -76,16 +79,24 @@ class Samples(Callback):
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         self._drawn = step = trainer.global_step
         with isolated_rng(self.seed, module.device), torch.no_grad():
-            picture = grid(self._joined(module.generate(batch) for batch in self._batches))
+            shown = self._joined(module.shown(batch) for batch in self._batches)
+        columns = max(1, round((len(shown) / shown.shape[1]) ** 0.5))
+        picture = grid(shown.flatten(0, 1), columns * shown.shape[1])
         self.latest = folder_of(trainer) / "samples" / f"step_{step:07d}.png"
         show(trainer, "samples", picture, self.latest, step)
 
-    def _joined(self, images: Any) -> Tensor:
-        return torch.cat(list(images))[: self.count]
+    def _joined(self, images: Iterable[Tensor]) -> Tensor:
+        """The first images of all, (count, ..., C, H, W), the smaller ones on a white ground."""
+        parts = list(images)
+        height, width = (max(part.shape[side] for part in parts) for side in (-2, -1))
+        padded = [pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2]), value=1.0) for p in parts]
+        return torch.cat(padded)[: self.count]
 
 
 class ImageWriter(BasePredictionWriter):
     """Write the images that ``predict`` makes: one PNG each, named by number, and ``grid.png`` of the first ones.
+
+    Images that come with names (a dictionary from name to image) are written under these, without a grid.
 
     Args:
         columns: Images in a row of the grid, which is square.
@@ -104,13 +115,17 @@ class ImageWriter(BasePredictionWriter):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Tensor,
+        prediction: Tensor | dict[str, Tensor],
         batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
         assert self.folder is not None
+        if isinstance(prediction, dict):
+            for name, image in prediction.items():
+                write_png(to_uint8(image), self.folder / f"{name}.png")
+            return
         assert batch_indices is not None
         for number, image in zip(batch_indices, to_uint8(prediction).cpu(), strict=True):
             write_png(image, self.folder / f"{number:05d}.png")

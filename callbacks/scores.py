@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.checkpoints import mode_of
 from callbacks.classifier import extractor_of
 from callbacks.collect import Collector, Reference, before, read_statistics, share
 from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
@@ -105,9 +106,7 @@ class Score(Callback):
         if self.real_statistics:
             mu, sigma = read_statistics(self.real_statistics)
             self._real["given"] = Reference(mu, sigma, None, 0)
-        for logger in trainer.loggers if trainer.is_global_zero else ():
-            if hasattr(logger.experiment, "define_metric"):  # Weights & Biases: the summary keeps the best
-                logger.experiment.define_metric(self.monitor, step_metric="trainer/global_step", summary="min")
+        keep_best(trainer, self.monitor)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._loaded_step = checkpoint["global_step"]  # which Lightning tells nobody when it validates or tests
@@ -222,7 +221,6 @@ class Score(Callback):
         real, fake = self._real[self._name], self._fake.reference(trainer)
         step = trainer.global_step or self._loaded_step
         scores = trainer.strategy.broadcast(self._compute(real, fake) if trainer.is_global_zero else {})
-        module.log_dict(scores, logger=False, sync_dist=trainer.world_size > 1)
         entry = {
             "step": step,
             "scores": scores,
@@ -236,17 +234,8 @@ class Score(Callback):
                 "seed": self.seed,
             },
         }
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        if trainer.is_global_zero:
-            record(folder / "scores.json", entry, self.monitor)
-            line = "  ".join(f"{name} {value:.5g}" for name, value in scores.items())
-            show = trainer.progress_bar_callback.print if trainer.progress_bar_callback else print
-            show(f"step {step:,}  {line}")
-        protocol = {"score/generated_images": float(self.num_images), "score/real_images": float(real.count)}
-        for logger in trainer.loggers:
-            logger.log_metrics(scores | protocol, step=step)
-            if trainer.is_global_zero and hasattr(logger.experiment, "config"):  # Weights & Biases
-                logger.experiment.config.update({"score_protocol": entry["protocol"]}, allow_val_change=True)
+        counts = {"score/generated_images": float(self.num_images), "score/real_images": float(real.count)}
+        publish(trainer, module, "scores.json", entry, self.monitor, counts)
         self._fake = self._collector = None
 
     def _compute(self, real: "Reference", fake: "Reference") -> dict[str, float]:
@@ -279,13 +268,49 @@ def _first(batch: Any, n: int) -> Any:
     return type(batch)(*parts) if hasattr(batch, "_fields") else parts
 
 
+def keep_best(trainer: Trainer, name: str) -> None:
+    """Let the loggers that summarise a run keep a score's best value."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if hasattr(logger.experiment, "define_metric"):  # Weights & Biases
+            logger.experiment.define_metric(name, step_metric="trainer/global_step", summary=mode_of(name))
+
+
+def publish(
+    trainer: Trainer, module: LightningModule, file: str, entry: dict[str, Any], monitor: str, counts: dict[str, float]
+) -> None:
+    """Give a moment's scores to Lightning, the console, a file in the run folder and the loggers; on every rank.
+
+    Args:
+        trainer: The trainer.
+        module: The module, in a hook that may log.
+        file: Name of the file.
+        entry: The "step", the "scores" by name (equal on all ranks) and the "protocol", all they depend on.
+        monitor: Name of the score by which the best moment is chosen.
+        counts: What the loggers get beside the scores.
+    """
+    step, scores = entry["step"], entry["scores"]
+    module.log_dict(scores, logger=False, sync_dist=trainer.world_size > 1)
+    folder = Path(trainer.log_dir or trainer.default_root_dir)
+    if trainer.is_global_zero:
+        record(folder / file, entry, monitor)
+        line = "  ".join(f"{name} {value:.5g}" for name, value in scores.items())
+        show = trainer.progress_bar_callback.print if trainer.progress_bar_callback else print
+        show(f"step {step:,}  {line}")
+    protocol = {f"{monitor.partition('/')[0]}_protocol": entry["protocol"]}
+    for logger in trainer.loggers:
+        logger.log_metrics(scores | counts, step=step)
+        if trainer.is_global_zero and hasattr(logger.experiment, "config"):  # Weights & Biases
+            logger.experiment.config.update(protocol, allow_val_change=True)
+
+
 def record(path: Path, entry: dict[str, Any], monitor: str) -> None:
-    """Add a moment's scores to a run's ``scores.json``; a resumed run replaces what it scores again."""
+    """Add a moment's scores to a run's file of them; a resumed run replaces what it scores again."""
     history = json.loads(path.read_text())["history"] if path.exists() else []
     history = [old for old in history if old["step"] < entry["step"]] + [entry]
     finite = [e for e in history if e["scores"][monitor] == e["scores"][monitor]]
-    best = min(finite, key=lambda e: e["scores"][monitor], default=None)
+    better = max if mode_of(monitor) == "max" else min
+    best = better(finite, key=lambda e: e["scores"][monitor], default=None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(".scores.json.partial")
+    partial = path.with_name(f".{path.name}.partial")
     partial.write_text(json.dumps({"best": best, "final": entry, "history": history}, indent=2))
     partial.replace(path)

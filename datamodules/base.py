@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +13,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules.cache import build, fingerprint, fit_image
-from datamodules.loader import ImageBatch, Loader
+from datamodules.loader import ImageBatch, Loader, UnpairedLoader
 
 
 class Split(NamedTuple):
-    """What a split is made of: one item an image, the class of each (None without classes), and a name for them."""
+    """What a split is made of: one item an image, the label of each (None without labels), and a name for them."""
 
     items: Sequence[Any]
-    labels: list[int] | None
+    labels: list[Any] | None
     name: str
 
 
@@ -37,7 +38,10 @@ class ImageDataModule(LightningDataModule, ABC):
         resident_bytes: Resized images up to this size are kept in memory (on the GPU where they fit), larger sets are
             streamed from disk.
         cache_dir: Folder for the resized images; by default ``.cache`` in data_dir.
+        load_size: Training images are resized to this and cut out at random at image_size (286 for 256 in pix2pix and
+            CycleGAN); by default they are resized to image_size.
         horizontal_flip: Mirror every second training image; wrong for digits and letters.
+        classes: Names of the only classes to use, which are then labelled in this order; by default all.
         seed: Seed of the order of the training images.
 
     Raises:
@@ -45,6 +49,8 @@ class ImageDataModule(LightningDataModule, ABC):
     """
 
     channels: int
+    layers: int = 1
+    """Pictures that are kept as one item: 2 for pairs."""
     val_split: str = "test"
     """The split that scores compare with: "test", or "train" where there is no test set."""
 
@@ -56,12 +62,15 @@ class ImageDataModule(LightningDataModule, ABC):
         num_workers: int = 2,
         resident_bytes: int = 2 * 2**30,
         cache_dir: str | None = None,
+        load_size: int | None = None,
         horizontal_flip: bool = False,
+        classes: list[str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         for name, value, least in (
             ("image_size", image_size, 1),
+            ("load_size", load_size or image_size, image_size),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
             ("seed", seed, 0),
@@ -74,23 +83,25 @@ class ImageDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.resident_bytes = resident_bytes
         self.cache_dir = Path(cache_dir) if cache_dir else self.data_dir / ".cache"
+        self._load_size = load_size
         self.horizontal_flip = horizontal_flip
+        self.classes = classes
         self.seed = seed
         self._splits: dict[str, Split] = {}
         self._resident: dict[tuple[Path, torch.device], Tensor] = {}  # shared by training and validation loaders
-        self._train_loader: Loader | None = None
-        self._resume: dict[str, int] | None = None
+        self._train_loader: Loader | UnpairedLoader | None = None
+        self._resume: dict[str, Any] | None = None
 
     # What a data set provides
 
     @property
-    @abstractmethod
-    def num_classes(self) -> int:
-        """How many classes the labels tell apart; 0 when there are no labels."""
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels number; empty when there are no labels."""
+        return ()
 
     @abstractmethod
-    def items(self, split: str) -> tuple[Sequence[Any], list[int] | None, list[Path]]:
-        """What "train" or "test" is made of.
+    def items(self, split: str) -> tuple[Sequence[Any], list[Any] | None, list[Path]]:
+        """What "train" or "test" (or another of ``splits``) is made of.
 
         Returns:
             What ``open`` makes pictures of, one item an image; their labels, if any; the files under data_dir that
@@ -99,9 +110,32 @@ class ImageDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def open(self, item: Any) -> Any:
-        """The PIL picture of an item."""
+        """The PIL picture of an item, or a tuple of ``layers`` pictures."""
+
+    def splits(self) -> set[str]:
+        """The names that ``items`` is asked for."""
+        return {"train", self.val_split}
+
+    def assemble(self, image: Tensor, label: Tensor | None) -> Any:
+        """The batch that the model gets, from images (N, layers * C, H, W) in [-1, 1] and their labels."""
+        return ImageBatch(image, label)
 
     # What follows
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the classes (or attributes) that the labels tell apart."""
+        return tuple(self.classes or self.class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels tell apart; 0 when there are no labels."""
+        return len(self.domains)
+
+    @property
+    def load_size(self) -> int:
+        """Height and width of the training images as they are kept."""
+        return self._load_size or self.image_size
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -115,27 +149,49 @@ class ImageDataModule(LightningDataModule, ABC):
     def _split(self, split: str) -> Split:
         if split not in self._splits:
             items, labels, files = self.items(split)
-            key = fingerprint(files, self.data_dir, self.image_shape)
-            size = f"{self.image_size}x{self.image_size}x{self.channels}"
+            if self.classes:
+                items, labels = self._of_classes(items, labels)
+            channels, height, width = shape = self._stored_shape(split)
+            key = fingerprint(files, self.data_dir, shape, *([self.classes] if self.classes else []))
+            size = f"{height}x{width}x{channels}"
             self._splits[split] = Split(items, labels, f"{type(self).__name__.lower()}-{split}-{size}-{key}")
         return self._splits[split]
+
+    def _of_classes(self, items: Sequence[Any], labels: list[Any] | None) -> tuple[list[Any], list[int]]:
+        """The items of the wanted classes, and the new numbers of these."""
+        assert self.classes is not None
+        for name in self.classes:
+            if name not in self.class_names or labels is None:
+                known = f"of {', '.join(self.class_names)}" if self.class_names else "left out: there are no classes"
+                raise MisconfigurationException(f"--data.classes={name} must be {known}")
+        numbers = {self.class_names.index(name): number for number, name in enumerate(self.classes)}
+        kept = [(item, numbers[label]) for item, label in zip(items, labels or [], strict=True) if label in numbers]
+        return [item for item, _ in kept], [label for _, label in kept]
+
+    def _stored_shape(self, split: str) -> tuple[int, int, int]:
+        """Shape of an item as it is kept; training images leave room to be cut out of."""
+        size = self.load_size if split.startswith("train") else self.image_size
+        return self.layers * self.channels, size, size
 
     def prepare_data(self) -> None:
         """Decode and resize, once and for all."""
         self._splits.clear()  # look at the files anew
-        for split in sorted({"train", self.val_split}):
-            build(self._cache(split), self._split(split).items, self._decode, self.image_shape, self.num_workers)
+        for split in sorted(self.splits()):
+            shape = self._stored_shape(split)
+            build(self._cache(split), self._split(split).items, partial(self._decode, shape), shape, self.num_workers)
 
     def _cache(self, split: str) -> Path:
-        return self.cache_dir / f"{self.reference(split)}.npy"
+        return self.cache_dir / f"{self._split(split).name}.npy"
 
-    def _decode(self, item: Any) -> np.ndarray:
-        return fit_image(self.open(item), self.channels, self.image_size)
+    def _decode(self, shape: tuple[int, int, int], item: Any) -> np.ndarray:
+        opened = self.open(item)
+        pictures = opened if isinstance(opened, tuple) else (opened,)
+        return np.concatenate([fit_image(picture, self.channels, shape[-1]) for picture in pictures])
 
     def setup(self, stage: str) -> None:
         """Check that there is a batch in the data before anything is trained."""
         world_size = self.trainer.world_size if self.trainer else 1
-        count = len(self._split("train").items)
+        count = min(len(self._split(split).items) for split in self.splits() if split.startswith("train"))
         if stage == "fit" and self.batch_size * world_size > count:
             devices = f" on each of {world_size} devices" if world_size > 1 else ""
             raise MisconfigurationException(
@@ -143,7 +199,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"set it to {max(1, count // world_size)} or less"
             )
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> Loader | UnpairedLoader:
         """Shuffled batches of the training images."""
         self._train_loader = self._loader("train", shuffle=True)
         if self._resume:
@@ -151,19 +207,19 @@ class ImageDataModule(LightningDataModule, ABC):
             self._resume = None
         return self._train_loader
 
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> Any:
         """All images of ``val_split``, in order."""
         return self._loader(self.val_split, shuffle=False)
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> Any:
         """The same as the validation batches."""
         return self.val_dataloader()
 
-    def ordered(self, split: str) -> Loader:
+    def ordered(self, split: str) -> Any:
         """All images of "train" or ``val_split``, in order, on every rank; training's own loader is left alone."""
         return self._loader(split, shuffle=False, ranks=(0, 1))
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """The training loader's state, for checkpoints.
 
         Lightning restores the state of a loader by itself, but not at the end of an epoch (without max_steps) nor
@@ -171,12 +227,23 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         return self._train_loader.state_dict() if self._train_loader else {}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next training loader go on where ``state_dict`` was taken."""
         if self.trainer is None or self.trainer.state.fn == "fit":  # scoring a checkpoint resumes nothing
             self._resume = state
 
-    def _loader(self, split: str, shuffle: bool, ranks: tuple[int, int] | None = None) -> Loader:
+    def _loader(self, split: str, shuffle: bool, ranks: tuple[int, int] | None = None) -> Any:
+        return self._one_loader(split, shuffle, ranks)
+
+    def _one_loader(
+        self,
+        split: str,
+        shuffle: bool,
+        ranks: tuple[int, int] | None = None,
+        chosen: Tensor | None = None,
+        stream: int = 0,
+    ) -> Loader:
+        """A loader of some images of a split; loaders of another ``stream`` go through them in another order."""
         rank, world_size = ranks or ((self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1))
         images, labels = self._images(split), self._split(split).labels
         device = images.device if isinstance(images, Tensor) else None
@@ -185,10 +252,11 @@ class ImageDataModule(LightningDataModule, ABC):
             None if labels is None else torch.tensor(labels, device=device),
             self.batch_size,
             shuffle,
-            seed=self.seed,
+            seed=self.seed + (stream << 32),
             rank=rank,
             world_size=world_size,
             num_workers=self.num_workers,
+            chosen=chosen,
         )
 
     def _images(self, split: str) -> Tensor | Path:
@@ -203,14 +271,38 @@ class ImageDataModule(LightningDataModule, ABC):
             self._resident[path, device] = torch.from_numpy(np.load(path)).to(device)
         return self._resident[path, device]
 
-    def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:
-        """uint8 to float in [-1, 1], and mirrored at random in training; on the device, a batch at a time.
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """uint8 to float in [-1, 1], cut out and mirrored at random in training; on the device, a batch at a time.
 
         The images are float32, or what the model computes in where that is another type (``precision=64-true``).
         """
-        image = batch.image.float().div_(127.5).sub_(1)
-        if self.horizontal_flip and self.trainer and self.trainer.training:
+        return self.assemble(self._finished(batch.image), batch.label)
+
+    def _finished(self, image: Tensor) -> Tensor:
+        """The pixels that the model sees, of uint8 images as they are kept."""
+        training = bool(self.trainer and self.trainer.training)
+        if self.load_size > self.image_size:
+            image = cut_out(image, self.image_size, at_random=training)
+        image = self._as_float(image)
+        if self.horizontal_flip and training:
             mirrored = torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5
             image = torch.where(mirrored, image.flip(-1), image)
+        return image
+
+    def _as_float(self, image: Tensor) -> Tensor:
+        """uint8 images in [-1, 1], in the type that the model computes in."""
+        image = image.float().div_(127.5).sub_(1)
         module = self.trainer.lightning_module if self.trainer else None
-        return ImageBatch(image.to(module.dtype) if module else image, batch.label)
+        return image.to(module.dtype) if module else image
+
+
+def cut_out(images: Tensor, size: int, at_random: bool) -> Tensor:
+    """Square parts (N, C, size, size) of larger images (N, C, S, S): the centres, or each at a place of its own."""
+    room = images.shape[-1] - size
+    if not at_random:
+        return images[..., room // 2 : room // 2 + size, room // 2 : room // 2 + size]
+    top, left = torch.randint(room + 1, (2, len(images), 1), device=images.device) + torch.arange(
+        size, device=images.device
+    )
+    number = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[number, :, top[:, :, None], left[:, None, :]].permute(0, 3, 1, 2)

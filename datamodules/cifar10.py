@@ -11,6 +11,18 @@ class CIFAR10(TorchvisionDataModule):
     """
 
     channels = 3
+    class_names = (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )  # type: ignore[assignment]
     source = "CIFAR10"
     files = "cifar-10-batches-py/*_batch*"
     archive = "the files of cifar-10-python.tar.gz"

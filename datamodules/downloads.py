@@ -24,10 +24,6 @@ class TorchvisionDataModule(ImageDataModule):
     archive: str  # what to fetch by hand where there is no network
     url: str
 
-    @property
-    def num_classes(self) -> int:
-        return 10
-
     def prepare_data(self) -> None:
         """Download if need be; decode and resize, once and for all."""
         self._dataset("train", download=True)  # fetches both splits

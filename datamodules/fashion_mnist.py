@@ -11,6 +11,18 @@ class FashionMNIST(TorchvisionDataModule):
     """
 
     channels = 1
+    class_names = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )  # type: ignore[assignment]
     source = "FashionMNIST"
     files = "FashionMNIST/raw/*-ubyte"
     archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"

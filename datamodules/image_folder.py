@@ -33,8 +33,17 @@ class ImageFolder(ImageDataModule):
         self.channels = channels
 
     @property
-    def num_classes(self) -> int:
-        return max(self._split("train").labels or [-1]) + 1
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The names of the sub-folders that hold images to train on."""
+        self._require_folder()
+        folders = sorted(path for path in self._folder("train").iterdir() if path.is_dir())
+        return tuple(path.name for path in folders if path.name[0] != "." and any(map(_is_picture, path.rglob("*"))))
+
+    def _require_folder(self) -> None:
+        if not self.data_dir.is_dir():
+            raise MisconfigurationException(
+                f"--data.data_dir={self.data_dir} is not a folder: give one that holds images"
+            )
 
     @property
     def val_split(self) -> str:  # type: ignore[override]
@@ -48,12 +57,9 @@ class ImageFolder(ImageDataModule):
         return self.data_dir
 
     def items(self, split: str) -> tuple[list[Path], list[int] | None, list[Path]]:
-        if not self.data_dir.is_dir():
-            raise MisconfigurationException(
-                f"--data.data_dir={self.data_dir} is not a folder: give one that holds images"
-            )
+        self._require_folder()
         pictures = _pictures_by_class(self._folder(split))
-        classes = list(pictures if split == "train" else _pictures_by_class(self._folder("train")))
+        classes = list(self.class_names) or [""]
         for name in pictures:
             if name not in classes:
                 raise MisconfigurationException(
@@ -68,6 +74,18 @@ class ImageFolder(ImageDataModule):
         from PIL import Image
 
         return Image.open(item)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The image files of a folder and its sub-folders, in alphabetical order.
+
+    Raises:
+        MisconfigurationException: There are none.
+    """
+    found = _pictures(folder.rglob("*"))
+    if not found:
+        raise MisconfigurationException(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
+    return found
 
 
 def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
@@ -90,4 +108,8 @@ def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
 
 
 def _pictures(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower() in EXTENSIONS and not path.name.startswith("."))
+    return sorted(filter(_is_picture, paths))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")

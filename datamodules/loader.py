@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +11,27 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class ImageBatch(NamedTuple):
-    """Images (N, C, H, W), uint8 from the loader and float in [-1, 1] for the model, with class labels (N,), if any."""
+    """Images (N, C, H, W), uint8 from the loader and float in [-1, 1] for the model, with labels, if any.
+
+    Labels are classes, int64 (N,), or attributes that an image has (1) or has not (0), int64 (N, A).
+    """
 
     image: Tensor
     label: Tensor | None
+
+
+class PairBatch(NamedTuple):
+    """Images and what they are to become, float in [-1, 1], (N, C, H, W) each; for super-resolution of two sizes."""
+
+    source: Tensor
+    target: Tensor
+
+
+class UnpairedBatch(NamedTuple):
+    """Images of two domains that have nothing to do with each other, (N, C, H, W) each, of the ranges of ImageBatch."""
+
+    a: Tensor
+    b: Tensor
 
 
 class Loader:
@@ -31,13 +48,17 @@ class Loader:
 
     Args:
         images: uint8 images (N, C, H, W) in memory, or the ``.npy`` file that streams them.
-        labels: Class of every image, int64 (N,), on the device of the images, if any.
+        labels: Labels of every image, int64 (N, ...), on the device of the images, if any.
         batch_size: Images a batch and rank.
         shuffle: Training (shuffled, incomplete batches dropped) or evaluation (in order, all images).
         seed: Seed of the order.
         rank: Which of the ranks this is.
         world_size: How many ranks there are.
         num_workers: Processes that read a streamed file.
+        chosen: Numbers of the images of an epoch, (M,), with repetitions; by default all, once.
+
+    Attributes:
+        total: Images of an epoch, on all ranks.
     """
 
     def __init__(
@@ -50,10 +71,14 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        chosen: Tensor | None = None,
     ) -> None:
         self.images = images
         self.labels = labels
-        self.total = len(images) if isinstance(images, Tensor) else len(np.load(images, mmap_mode="r"))
+        if chosen is None:
+            chosen = torch.arange(len(images) if isinstance(images, Tensor) else len(np.load(images, mmap_mode="r")))
+        self.chosen = chosen
+        self.total = len(chosen)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -84,9 +109,9 @@ class Loader:
     def _order(self) -> list[Tensor]:
         """The image numbers of every batch that this rank gets in this epoch."""
         if not self.shuffle:
-            return list(torch.arange(self.total).split(self.batch_size))[self.rank :: self.world_size]
+            return list(self.chosen.split(self.batch_size))[self.rank :: self.world_size]
         seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0]
-        order = torch.randperm(self.total, generator=torch.Generator().manual_seed(int(seed)))
+        order = self.chosen[torch.randperm(self.total, generator=torch.Generator().manual_seed(int(seed)))]
         each, steps = self.batch_size * self.world_size, len(self)
         return list(order[: steps * each].view(steps, self.world_size, self.batch_size)[:, self.rank])
 
@@ -121,6 +146,55 @@ class Loader:
         """Go on where ``state_dict`` was taken."""
         self.seed, self.epoch = state["seed"], state["epoch"]
         self.position = state["images"] // (self.batch_size * self.world_size)
+
+
+class UnpairedLoader:
+    """Two loaders side by side, each in an order of its own; an epoch is as long as the longer one's.
+
+    The shorter one begins again whenever it is through, which in training may be anywhere in an epoch.
+
+    Args:
+        a: Images of the first domain.
+        b: Images of the second, with the same batch size.
+        distinct: How many images b has, where it goes through them more than once.
+    """
+
+    def __init__(self, a: Loader, b: Loader, distinct: int | None = None) -> None:
+        self.a, self.b = a, b
+        self.distinct = distinct or b.total
+        self.batch_size = a.batch_size
+        self.total = max(a.total, b.total)
+        self.position = 0  # training batches handed out in this epoch
+
+    def __len__(self) -> int:
+        return max(len(self.a), len(self.b))
+
+    def __iter__(self) -> Iterator[UnpairedBatch]:
+        if not self.a.shuffle or self.position >= len(self):
+            self.position = 0
+        return self._batches()
+
+    def _batches(self) -> Iterator[UnpairedBatch]:
+        a, b = _forever(self.a), _forever(self.b)
+        while self.position < len(self):
+            self.position += 1
+            yield UnpairedBatch(next(a).image, next(b).image)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where both loaders stand, and the images of the epoch that are done."""
+        done = self.position * self.batch_size * self.a.world_size
+        return {"a": self.a.state_dict(), "b": self.b.state_dict(), "images": done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self.a.load_state_dict(state["a"])
+        self.b.load_state_dict(state["b"])
+        self.position = state["images"] // (self.batch_size * self.a.world_size)
+
+
+def _forever(loader: Loader) -> Iterator[ImageBatch]:
+    while True:
+        yield from loader
 
 
 class _File(Dataset):

@@ -11,6 +11,7 @@ class MNIST(TorchvisionDataModule):
     """
 
     channels = 1
+    class_names = tuple("0123456789")  # type: ignore[assignment]
     source = "MNIST"
     files = "MNIST/raw/*-ubyte"
     archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"

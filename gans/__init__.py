@@ -2,12 +2,17 @@
 
 from gans.acgan import ACGAN
 from gans.cgan import CGAN, ConvolutionalCGAN
+from gans.cyclegan import CycleGAN
 from gans.dcgan import DCGAN
+from gans.discogan import DiscoGAN
 from gans.gan import GAN
 from gans.infogan import InfoGAN
 from gans.lsgan import LSGAN
+from gans.pix2pix import Pix2Pix
 from gans.realness_gan import RealnessGAN
 from gans.sagan import SAGAN
+from gans.srgan import SRGAN, SRResNet
+from gans.stargan import StarGAN
 from gans.stylegan import StyleDCGAN, StyleGAN
 from gans.wgan import WGAN
 from gans.wgan_gp import WGANGP
@@ -19,11 +24,17 @@ __all__ = [
     "GAN",
     "LSGAN",
     "SAGAN",
+    "SRGAN",
     "WGAN",
     "WGANGP",
     "ConvolutionalCGAN",
+    "CycleGAN",
+    "DiscoGAN",
     "InfoGAN",
+    "Pix2Pix",
     "RealnessGAN",
+    "SRResNet",
+    "StarGAN",
     "StyleDCGAN",
     "StyleGAN",
 ]

@@ -98,6 +98,7 @@ class AdversarialModule(LightningModule, ABC):
 
     generator: nn.Module
     discriminator: nn.Module
+    """One network, or an nn.ModuleDict of several that are trained together; one without weights is never trained."""
     averaged_generator: nn.Module | None
     """A moving average of the generator, kept up to date by a callback; pictures and scores use it when it is there."""
     critic_may_win: bool = False
@@ -136,7 +137,7 @@ class AdversarialModule(LightningModule, ABC):
         self.averaged_generator = None
         self._critic_updates = 0  # since the last generator update
         self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
-        self._resumed_rng: dict[str, Any] | None = None
+        self._resumed: dict[str, Any] | None = None  # what this rank goes on with
 
     # What a paper writes
 
@@ -153,12 +154,19 @@ class AdversarialModule(LightningModule, ABC):
         """The generated counterpart of a batch: as many images, (N, C, H, W) in [-1, 1]."""
 
     def critic_steps(self) -> int:
-        """Discriminator updates before the next generator update."""
+        """Discriminator updates before the next generator update, which takes the last one's batch; may be 0."""
         return self.n_critic
 
     def real(self, batch: Any) -> Tensor:
         """The real images that ``generate(batch)`` is to be compared with, (N, C, H, W) in [-1, 1]."""
         return images_of(batch)
+
+    def shown(self, batch: Any) -> Tensor:
+        """What pictures show of a batch, (N, K, C, H, W) in [-1, 1]: K images side by side for each of its own."""
+        return self.generate(batch)[:, None]
+
+    def begin_update(self, batches: list[Any]) -> None:
+        """Called before the losses of an update on these batches: a paper may make here what both losses need."""
 
     def verdicts(self, batch: Any) -> tuple[Tensor, Tensor] | None:
         """How real the discriminator finds a batch's images and as many new generated ones, (N,) each; larger is more.
@@ -167,12 +175,22 @@ class AdversarialModule(LightningModule, ABC):
         """
         return None
 
+    def memory(self) -> dict[str, Tensor]:
+        """What training remembers on this device besides weights and buffers, to be kept in checkpoints."""
+        return {}
+
+    def remember(self, memory: dict[str, Tensor]) -> None:
+        """Take up what ``memory`` gave when training was stopped."""
+
     # Training
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        optimizers, schedulers = [], []
         networks = self.discriminator, self.generator
-        optimizers = [make(net.parameters()) for make, net in zip(self.optimizer_factories, networks, strict=True)]
-        schedulers = [make(o) for make, o in zip(self.scheduler_factories, optimizers, strict=True) if make]
+        for net, make, schedule in zip(networks, self.optimizer_factories, self.scheduler_factories, strict=True):
+            if any(True for _ in net.parameters()):
+                optimizers.append(make(net.parameters()))
+                schedulers += [schedule(optimizers[-1])] if schedule else []
         for scheduler in schedulers:
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 raise MisconfigurationException(
@@ -188,16 +206,22 @@ class AdversarialModule(LightningModule, ABC):
         if len(self._waiting) < self.accumulate_grad_batches:
             return
         batches, self._waiting = self._waiting, []
-        discriminator_optimizer, generator_optimizer = self.optimizers()
-        with frozen(self.generator):
-            logs = self._backward(self.discriminator_loss, batches)
-            # Around LightningOptimizer.step, which would count this update in trainer.global_step.
-            self.trainer.strategy.optimizer_step(discriminator_optimizer.optimizer, lambda: None)
-        discriminator_optimizer.zero_grad()
-        self._critic_updates += 1
+        logs: dict[str, Tensor] = {}
+        with autocast_cache():
+            self.begin_update(batches)
         if self._critic_updates < self.critic_steps():
-            return
+            optimizer = self.trainer.optimizers[0]
+            with frozen(self.generator):
+                logs = self._backward(self.discriminator_loss, batches)
+                # Around LightningOptimizer.step, which would count this update in trainer.global_step.
+                self.trainer.strategy.optimizer_step(optimizer, lambda: None)
+            optimizer.zero_grad()
+            self._critic_updates += 1
+            if self._critic_updates < self.critic_steps():
+                return
         self._critic_updates = 0
+        optimizers = self.optimizers()
+        generator_optimizer = optimizers[-1] if isinstance(optimizers, list) else optimizers
         with frozen(self.discriminator):
             logs |= self._backward(self.generator_loss, batches)
             generator_optimizer.step()
@@ -236,9 +260,10 @@ class AdversarialModule(LightningModule, ABC):
     def _log(self, logs: dict[str, Tensor]) -> None:
         """Send losses and learning rates to the loggers: only here do values leave the device."""
         values = {name: value.item() for name, value in logs.items()}
+        names = ("discriminator", "generator")[-len(self.trainer.optimizers) :]
         rates = {
             f"lr/{name}": optimizer.param_groups[0]["lr"]
-            for name, optimizer in zip(("discriminator", "generator"), self.trainer.optimizers, strict=True)
+            for name, optimizer in zip(names, self.trainer.optimizers, strict=True)
         }
         for logger in self.trainer.loggers:
             logger.log_metrics(values | rates, step=self.global_step)
@@ -248,16 +273,17 @@ class AdversarialModule(LightningModule, ABC):
     def on_train_start(self) -> None:
         if self.trainer.world_size > 1:
             torch.manual_seed(torch.initial_seed() + self.global_rank)  # every rank draws its own noise
-        if self._resumed_rng is not None:
-            _set_rng_state(self._resumed_rng)
-            self._resumed_rng = None
+        if self._resumed is not None:
+            self.remember(self._resumed["memory"])
+            _set_rng_state(self._resumed["rng"])
+            self._resumed = None
 
     def on_predict_start(self) -> None:
         torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0 and self.current_epoch == 0:
-            self._check(images_of(batch))
+            self._check(self.real(batch))
 
     def _check(self, images: Tensor) -> None:
         """The mistakes that loaders of one's own make; looked for once, in the first batch."""
@@ -307,16 +333,17 @@ class AdversarialModule(LightningModule, ABC):
             self.to(memory_format=torch.channels_last)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        rng = [_rng_state()]
+        mine = {"rng": _rng_state(), "memory": self.memory()}
+        ranks: list[Any] = [mine]
         if self.trainer.world_size > 1:
-            rng = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(rng, _rng_state())
+            ranks = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(ranks, mine)
         checkpoint["gan"] = {
             "class": _name(type(self)),
             "critic_updates": self._critic_updates,
             # Plain tuples, because weights_only=True refuses the data's own tuple types.
             "waiting": [tuple(batch) if isinstance(batch, tuple) else batch for batch in self._waiting],
-            "rng": rng,
+            "ranks": ranks,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -344,8 +371,8 @@ class AdversarialModule(LightningModule, ABC):
         self._critic_updates = state["critic_updates"]
         self._waiting = state["waiting"]
         trainer = self._trainer
-        if trainer is not None and len(state["rng"]) == trainer.world_size:
-            self._resumed_rng = state["rng"][trainer.global_rank]
+        if trainer is not None and len(state["ranks"]) == trainer.world_size:
+            self._resumed = state["ranks"][trainer.global_rank]
 
     @classmethod
     def untrained(cls, checkpoint: dict[str, Any], **kwargs: Any) -> Self:

@@ -1,8 +1,9 @@
-"""The optimizer that nearly every GAN paper uses."""
+"""The optimizer that nearly every GAN paper uses, and the schedule of those that translate images."""
 
 from collections.abc import Iterable
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 
@@ -27,3 +28,24 @@ class Adam(torch.optim.Adam):
     ) -> None:
         # The fused kernel computes the same update in one pass over the weights.
         super().__init__(params, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
+
+
+class LinearDecay(torch.optim.lr_scheduler.LambdaLR):
+    """The learning rate stays as it is, and then falls linearly to 0 (CycleGAN, pix2pix and StarGAN).
+
+    Args:
+        optimizer: Optimizer of the network.
+        constant_steps: Generator updates with the full rate.
+        decay_steps: Generator updates after these in which it falls to 0, where it stays.
+
+    Raises:
+        MisconfigurationException: There are no steps to fall in.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, constant_steps: int, decay_steps: int) -> None:
+        if constant_steps < 0 or decay_steps < 1:
+            raise MisconfigurationException(
+                "constant_steps of LinearDecay must be 0 or more, and decay_steps at least 1; "
+                f"got {constant_steps} and {decay_steps}"
+            )
+        super().__init__(optimizer, lambda step: max(0.0, 1 - max(0, step - constant_steps) / decay_steps))

@@ -11,9 +11,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gans
 from gans.base import AdversarialModule
+from gans.noise import NoiseGAN
+from gans.translation import Translator
 
 CLASSES = 3
-ALL_GANS = [getattr(gans, name) for name in gans.__all__]
+ALL_GANS = [cls for cls in (getattr(gans, name) for name in gans.__all__) if issubclass(cls, NoiseGAN)]
+TRANSLATORS = [cls for cls in (getattr(gans, name) for name in gans.__all__) if issubclass(cls, Translator)]
 
 
 def small(cls: type[AdversarialModule], **kwargs: Any) -> AdversarialModule:

@@ -114,6 +114,13 @@ def test_best_is_the_lowest_score(tmp_path):
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]
 
 
+def test_which_scores_are_best_when_they_are_high():
+    for name in ("quality/psnr", "quality/psnr_y", "quality/ssim_y", "quality/ms_ssim"):
+        assert BestCheckpoint(name).mode == "max"
+    for name in ("quality/lpips", "score/fid", "score/frechet_pixels"):
+        assert BestCheckpoint(name).mode == "min"
+
+
 def test_without_a_score_there_is_no_best_and_training_goes_on(tmp_path):
     from torch.utils.data import DataLoader
 

@@ -1,0 +1,162 @@
+"""LSUN: three million bedrooms, and other scenes, 256 px on the shorter side (Yu et al. 2015, 1506.03365)."""
+
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules.base import ImageDataModule, Split
+from datamodules.image_folder import pictures_in
+
+URL = "http://dl.yf.io/lsun/scenes"
+
+
+class Record(NamedTuple):
+    """An image in a database."""
+
+    database: Path
+    key: bytes
+
+    def __str__(self) -> str:
+        return f"{self.key.decode(errors='replace')} in {self.database}"
+
+
+class Records(Sequence[Record]):
+    """The images of a database; millions of keys are less than millions of records."""
+
+    def __init__(self, database: Path, keys: list[bytes]) -> None:
+        self.database = database
+        self.keys = keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, number: int) -> Record:  # type: ignore[override]
+        return Record(self.database, self.keys[number])
+
+
+class LSUN(ImageDataModule):
+    """A category of LSUN, as databases or as files.
+
+    ``<category>_train_lmdb`` and ``<category>_val_lmdb`` under data_dir are the splits as they are published (they need
+    the package lmdb). Where there is no such folder, all images in data_dir and its sub-folders are taken, such as the
+    JPEG files of the samples that go around. Where there is nothing to test with, scores compare with the training
+    images.
+
+    Args:
+        data_dir: The folder.
+        category: bedroom, church_outdoor, and so on; it only tells which databases to read.
+        test_share: Share of the training images that is held back to test with, instead of the published test images.
+            Which images it is depends on nothing but their names: keys, or paths under data_dir.
+        **kwargs: See ImageDataModule.
+
+    Raises:
+        MisconfigurationException: test_share is out of range or leaves nothing to train or test with, there are no
+            images, a database is damaged, or the package lmdb is missing.
+    """
+
+    channels = 3
+
+    def __init__(
+        self, data_dir: str = "data", category: str = "bedroom", test_share: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(data_dir=data_dir, **kwargs)
+        if not 0 <= test_share < 1:
+            raise MisconfigurationException(f"--data.test_share must be at least 0 and less than 1; got {test_share}")
+        self.category = category
+        self.test_share = test_share
+
+    @property
+    def val_split(self) -> str:  # type: ignore[override]
+        """ "test" where there are images to test with, else "train"."""
+        return "test" if self.test_share or self._database("val").is_dir() else "train"
+
+    def _database(self, part: str) -> Path:
+        return self.data_dir / f"{self.category}_{part}_lmdb"
+
+    def items(self, split: str) -> tuple[Sequence[Record] | list[Path], None, list[Path]]:
+        database = self._database("train" if split == "train" or self.test_share else "val")
+        if self._database("train").is_dir():
+            keys = self._part(_keys(database), split)
+            return Records(database, keys), None, [database / "data.mdb"]
+        try:
+            paths = pictures_in(self.data_dir)
+        except MisconfigurationException as error:
+            raise MisconfigurationException(
+                f"--data.data_dir={self.data_dir} holds neither {database.name} nor images: unpack {database.name}.zip "
+                f"from {URL} there, or give a folder of LSUN's JPEG files"
+            ) from error
+        names = {path.relative_to(self.data_dir).as_posix().encode(): path for path in paths}
+        paths = [names[name] for name in self._part(list(names), split)]
+        return paths, None, paths
+
+    def _part(self, names: list[bytes], split: str) -> list[bytes]:
+        """The names that belong to a split, in order, where images are held back."""
+        if not self.test_share:
+            return names
+        count = round(self.test_share * len(names))
+        if not 0 < count < len(names):
+            raise MisconfigurationException(
+                f"--data.test_share={self.test_share} of the {len(names)} images in {self.data_dir} leaves none to "
+                f"{'train' if count else 'test'} with"
+            )
+        # The order of the names' hashes is as good as random, and the same everywhere and always
+        test = set(sorted(names, key=lambda name: (hashlib.sha256(name).digest(), name))[:count])
+        return [name for name in names if (name in test) == (split == "test")]
+
+    def _split(self, split: str) -> Split:
+        if split not in self._splits:
+            items, labels, name = super()._split(split)
+            if self.test_share:  # the database does not tell which of its images were taken
+                self._splits[split] = Split(items, labels, f"{name}-{self.test_share}")
+        return super()._split(split)
+
+    def open(self, item: Record | Path) -> Any:
+        from PIL import Image
+
+        if isinstance(item, Path):
+            return Image.open(item)
+        with _environment(item.database).begin() as transaction:
+            return Image.open(io.BytesIO(transaction.get(item.key)))
+
+
+def _keys(database: Path) -> list[bytes]:
+    """The keys of all images of a database, in order."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise MisconfigurationException(
+            f"{database} cannot be read without the package lmdb: pip install lmdb"
+        ) from error
+    try:
+        with _environment(database).begin() as transaction:
+            keys = list(transaction.cursor().iternext(keys=True, values=False))
+    except lmdb.Error as error:
+        raise MisconfigurationException(
+            f"{database} is missing or damaged ({error}): unpack {database.name}.zip from {URL} anew"
+        ) from error
+    if not keys:
+        raise MisconfigurationException(f"{database} holds no images: unpack {database.name}.zip from {URL} anew")
+    return keys
+
+
+_opening = Lock()
+
+
+def _environment(database: Path) -> Any:
+    """A database, which a process must not open twice: all threads share it, and data modules can be pickled."""
+    with _opening:
+        return _opened(database.resolve(), os.getpid())
+
+
+@lru_cache
+def _opened(database: Path, process: int) -> Any:  # noqa: ARG001  # a forked process must open it for itself
+    import lmdb
+
+    return lmdb.open(str(database), readonly=True, lock=False, readahead=False, max_spare_txns=32)

@@ -1,0 +1,111 @@
+"""Images in pairs, such as label maps and photographs: side by side in one file, as pix2pix's data sets come."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from datamodules.base import ImageDataModule
+from datamodules.image_folder import pictures_in
+from datamodules.loader import PairBatch, UnpairedBatch, UnpairedLoader
+
+
+class PairedFolder(ImageDataModule):
+    """Pairs of your own: ``train/*`` and ``val/*`` (or ``test/*``) under data_dir, a pair a file.
+
+    The left half of every file is A and the right half B, of equal size (pix2pix's layout). Or A and B lie in files
+    of the same name: ``trainA/1.png`` and ``trainB/1.png``, ``valA`` and ``valB`` (or ``testA`` and ``testB``). Where
+    there is nothing to validate with, scores compare with the training images.
+
+    Batches are ``PairBatch(source, target)``, both (N, C, S, S) in [-1, 1]. Both images of a pair are cut out and
+    mirrored alike.
+
+    Args:
+        data_dir: The folder.
+        direction: "AtoB" makes A the source and B the target, "BtoA" the other way round.
+        paired: ``False`` forgets which images belong together: batches are ``UnpairedBatch(a, b)``, a being the source,
+            each domain in an order of its own.
+        channels: 3 for colour, 1 for grey; images are converted.
+        **kwargs: See ImageDataModule.
+
+    Raises:
+        MisconfigurationException: There are no pairs, a file's pair is missing, or a file cannot be cut in half.
+    """
+
+    layers = 2
+
+    def __init__(
+        self,
+        data_dir: str = "data",
+        direction: Literal["AtoB", "BtoA"] = "AtoB",
+        paired: bool = True,
+        channels: Literal[1, 3] = 3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_dir=data_dir, **kwargs)
+        self.direction = direction
+        self.paired = paired
+        self.channels = channels
+
+    @property
+    def val_split(self) -> str:  # type: ignore[override]
+        """ "test" where there are pairs to validate or test with, else "train"."""
+        return "test" if self._folders("test") else "train"
+
+    def _folders(self, split: str) -> list[Path]:
+        """The folder of a split, or its two folders; empty where there is none."""
+        for name in ("train",) if split == "train" else ("val", "test"):
+            for folders in ([self.data_dir / name], [self.data_dir / f"{name}A", self.data_dir / f"{name}B"]):
+                if all(folder.is_dir() for folder in folders):
+                    return folders
+        return []
+
+    def items(self, split: str) -> tuple[list[tuple[Path, ...]], None, list[Path]]:
+        folders = self._folders(split)
+        if not folders:
+            raise MisconfigurationException(
+                f"--data.data_dir={self.data_dir} holds no folder train with a pair of images side by side in every "
+                "file, nor folders trainA and trainB with files of the same names"
+            )
+        files = [pictures_in(folder) for folder in folders]
+        if len(files) == 2:
+            names = [{path.stem: path for path in paths} for paths in files]
+            for mine, other, folder in ((names[0], names[1], folders[1]), (names[1], names[0], folders[0])):
+                missing = next((path for stem, path in mine.items() if stem not in other), None)
+                if missing is not None:
+                    raise MisconfigurationException(f"{missing} has no counterpart of the same name in {folder}")
+            pairs = [(path, names[1][stem]) for stem, path in names[0].items()]
+        else:
+            pairs = [(path,) for path in files[0]]
+        return pairs, None, [path for pair in pairs for path in pair]
+
+    def open(self, item: tuple[Path, ...]) -> tuple[Any, Any]:
+        from PIL import Image
+
+        if len(item) == 2:
+            return Image.open(item[0]), Image.open(item[1])
+        both = Image.open(item[0])
+        width, height = both.size
+        if width % 2:
+            raise ValueError(f"{width}x{height} pixels are not two images of one size side by side")
+        return both.crop((0, 0, width // 2, height)), both.crop((width // 2, 0, width, height))
+
+    def reference(self, split: str) -> str:
+        return f"{super().reference(split)}-{self.direction}"
+
+    def _loader(self, split: str, shuffle: bool, ranks: tuple[int, int] | None = None) -> Any:
+        loader = self._one_loader(split, shuffle, ranks)
+        if self.paired:
+            return loader
+        return UnpairedLoader(loader, self._one_loader(split, shuffle, ranks, stream=1))
+
+    def assemble(self, image: Tensor, label: Tensor | None) -> PairBatch:
+        a, b = image.chunk(2, 1)
+        return PairBatch(a, b) if self.direction == "AtoB" else PairBatch(b, a)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> PairBatch | UnpairedBatch:
+        if not isinstance(batch, UnpairedBatch):
+            return super().on_after_batch_transfer(batch, dataloader_idx)
+        sources, targets = (self.assemble(self._finished(image), None) for image in batch)
+        return UnpairedBatch(sources.source, targets.target)

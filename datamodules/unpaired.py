@@ -1,0 +1,86 @@
+"""Images of two domains that come without pairs, such as photographs and paintings."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules.base import ImageDataModule
+from datamodules.image_folder import pictures_in
+from datamodules.loader import UnpairedBatch, UnpairedLoader
+
+
+class UnpairedFolder(ImageDataModule):
+    """Two domains of your own: ``trainA/*`` and ``trainB/*``, ``testA/*`` and ``testB/*`` under data_dir.
+
+    This is CycleGAN's layout. Without test folders, scores compare with the training images.
+
+    Batches are ``UnpairedBatch(a, b)``, (N, C, S, S) in [-1, 1] each, a being the source. The domains are shuffled
+    independently, and an epoch is as long as the longer one. Evaluation goes through both in order, and through the
+    shorter again from its beginning.
+
+    Args:
+        data_dir: The folder.
+        direction: "AtoB" makes A the source, "BtoA" makes B the source.
+        channels: 3 for colour, 1 for grey; images are converted.
+        **kwargs: See ImageDataModule.
+
+    Raises:
+        MisconfigurationException: A folder is missing or holds no images.
+    """
+
+    folders: tuple[tuple[str, str], ...] = (("trainA", "trainB"), ("testA", "testB"))
+    """Sub-folders of the two domains, to train on and to test with (if any)."""
+
+    def __init__(
+        self,
+        data_dir: str = "data",
+        direction: Literal["AtoB", "BtoA"] = "AtoB",
+        channels: Literal[1, 3] = 3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_dir=data_dir, **kwargs)
+        self.direction = direction
+        self.channels = channels
+
+    @property
+    def val_split(self) -> str:  # type: ignore[override]
+        """ "test" where there are folders to test with, else "train"."""
+        found = len(self.folders) > 1 and all((self.data_dir / folder).is_dir() for folder in self.folders[1])
+        return "test" if found else "train"
+
+    def splits(self) -> set[str]:
+        return {f"{split}_{domain}" for split in ("train", self.val_split) for domain in "ab"}
+
+    def items(self, split: str) -> tuple[list[Path], None, list[Path]]:
+        name, _, domain = split.partition("_")
+        source = (domain == "a") == (self.direction == "AtoB")
+        folder = self.data_dir / self.folders[name == "test"][0 if source else 1]
+        if not folder.is_dir():
+            raise MisconfigurationException(
+                f"{folder} is not a folder: --data.data_dir must hold {' and '.join(self.folders[0])}, a domain each"
+            )
+        paths = pictures_in(folder)
+        return paths, None, paths
+
+    def open(self, item: Path) -> Any:
+        from PIL import Image
+
+        return Image.open(item)
+
+    def reference(self, split: str) -> str:
+        """The images of the target domain, which scores compare with."""
+        return super().reference(f"{split}_b")
+
+    def _loader(self, split: str, shuffle: bool, ranks: tuple[int, int] | None = None) -> UnpairedLoader:
+        domains = f"{split}_a", f"{split}_b"
+        counts = [len(self._split(domain).items) for domain in domains]
+        loaders = []
+        for stream, (domain, count) in enumerate(zip(domains, counts, strict=True)):
+            chosen = None if shuffle else torch.arange(max(counts)) % count
+            loaders.append(self._one_loader(domain, shuffle, ranks, chosen, stream))
+        return UnpairedLoader(*loaders, distinct=counts[1])
+
+    def on_after_batch_transfer(self, batch: UnpairedBatch, dataloader_idx: int) -> UnpairedBatch:
+        return UnpairedBatch(*map(self._finished, batch))

@@ -1,0 +1,143 @@
+"""CycleGAN: Unpaired Image-to-Image Translation using Cycle-Consistent GANs (Zhu et al., 2017, arXiv 1703.10593)."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.functional import l1_loss, mse_loss
+
+from gans.base import Loss, full_precision
+from gans.dcgan import initialise
+from gans.layers import PatchGAN, ResidualGenerator
+from gans.translation import CyclicTranslator
+
+
+class ImagePool:
+    """Images of a generator from now and before, of which the discriminator sees half each (section 4; 1612.07828).
+
+    While the pool fills up, images go through. From then on each goes through with probability 1/2, and otherwise takes
+    the place of a random one in the pool, which is given out instead.
+
+    Args:
+        size: Images that are kept; 0 keeps none.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: Tensor | None = None  # (kept, C, H, W)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) for the discriminator, as many as are given."""
+        kept = images[:0] if self.images is None else self.images
+        fresh, others = images.split([n := min(self.size - len(kept), len(images)), len(images) - n])
+        self.images = torch.cat([kept, fresh])
+        count = min(self.size, len(others))  # no two of a batch take the same place
+        places = torch.randperm(len(self.images), device=images.device)[:count]
+        swapped = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
+        old, new = self.images[places], others[:count]
+        self.images[places] = torch.where(swapped, new, old)
+        return torch.cat([fresh, torch.where(swapped, old, new), others[count:]])
+
+
+class CycleGAN(CyclicTranslator):
+    """Two generators, from A to B and back, each with a discriminator, and a loss on what comes back (equation 3).
+
+    Section 4's settings are the defaults: least-squares losses, lambda 10, the identity loss with half of it (section
+    5.2, and the official code for all data sets), a pool of 50 images, D's losses halved, Adam 2e-4 with beta1 0.5, one
+    for both generators and one for both discriminators. Residual blocks as in the paper: 6 up to 128 px, 9 from 256 px.
+
+    Batches are unpaired images (a, b), (N, C, H, W) each. A is the source: ``generate`` translates to B.
+
+    Args:
+        image_shape: Channels, height and width of the images; height and width are multiples of 4.
+        width: Channels of the first layers.
+        blocks: Residual blocks of a generator; by default 9 from 256 px on, and 6 below.
+        cycle_weight: lambda, the factor of the L1 loss between an image and what comes back.
+        identity_weight: Factor, times lambda, of the L1 loss between an image of a domain and its translation into that
+            same domain; 0 leaves it out.
+        pool_size: Generated images of each domain that the discriminators are shown again.
+        **kwargs: See AdversarialModule.
+
+    Raises:
+        MisconfigurationException: Height or width is no multiple of 4, or an argument is out of range.
+    """
+
+    multiple = 4
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        width: int = 64,
+        blocks: int | None = None,
+        cycle_weight: float = 10.0,
+        identity_weight: float = 0.5,
+        pool_size: int = 50,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_shape=image_shape, **kwargs)
+        channels, height, size = image_shape
+        if height % 4 or size % 4:
+            raise MisconfigurationException(
+                f"CycleGAN needs images whose height and width are multiples of 4; got {height}x{size}: "
+                "set --data.image_size to 64, 128 or 256"
+            )
+        if pool_size < 0:
+            raise MisconfigurationException(f"--model.pool_size must be 0 or more; got {pool_size}")
+        blocks = blocks or (9 if size >= 256 else 6)
+        self.cycle_weight = cycle_weight
+        self.identity_weight = identity_weight
+        self.pools = {"a": ImagePool(pool_size), "b": ImagePool(pool_size)}
+
+        def generator() -> nn.Module:
+            return ResidualGenerator(channels, channels, width, blocks, nn.InstanceNorm2d, "reflect", sampling=3)
+
+        self.generator = nn.ModuleDict({"a_to_b": generator(), "b_to_a": generator()}).apply(initialise)
+        self.discriminator = nn.ModuleDict(
+            {domain: PatchGAN(channels, width, nn.InstanceNorm2d) for domain in "ab"}
+        ).apply(initialise)
+
+    def judge(self, domain: str, images: Tensor) -> Tensor:
+        """Logits of a domain's discriminator for every patch."""
+        return full_precision(self.discriminator[domain](images))
+
+    def discriminator_loss(self, batch: Any) -> Loss:
+        logs: dict[str, Tensor] = {}
+        for domain, real, fake in zip("ab", batch, self.made(batch), strict=True):
+            of_real = self.judge(domain, real)
+            of_fake = self.judge(domain, self.pools[domain](full_precision(fake.detach())))
+            logs[f"loss/discriminator_{domain}"] = (_squared(of_real, 1.0) + _squared(of_fake, 0.0)) / 2
+        loss = logs["loss/discriminator_a"] + logs["loss/discriminator_b"]
+        return loss, logs | {"loss/discriminator": loss}
+
+    def generator_loss(self, batch: Any) -> Loss:
+        a, b = batch
+        fake_a, fake_b = self.made(batch)
+        back = self.generator["b_to_a"](fake_b), self.generator["a_to_b"](fake_a)
+        adversarial = sum(_squared(self.judge(d, fake), 1.0) for d, fake in (("a", fake_a), ("b", fake_b)))
+        cycle = _distance(back, (a, b))
+        logs = {"loss/generator": adversarial, "loss/cycle": cycle}
+        loss = adversarial + self.cycle_weight * cycle
+        if self.identity_weight:
+            same = self.generator["b_to_a"](a), self.generator["a_to_b"](b)
+            logs["loss/identity"] = _distance(same, (a, b))
+            loss = loss + self.cycle_weight * self.identity_weight * logs["loss/identity"]
+        return loss, logs
+
+    # Checkpoints
+
+    def memory(self) -> dict[str, Tensor]:
+        return {domain: pool.images for domain, pool in self.pools.items() if pool.images is not None}
+
+    def remember(self, memory: dict[str, Tensor]) -> None:
+        for domain, images in memory.items():
+            self.pools[domain].images = images.to(self.device)
+
+
+def _squared(scores: Tensor, target: float) -> Tensor:
+    return mse_loss(scores, torch.full_like(scores, target))
+
+
+def _distance(images: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> Tensor:
+    """The L1 losses of both domains, summed."""
+    return sum(l1_loss(full_precision(i), o) for i, o in zip(images, others, strict=True))  # type: ignore[return-value]

@@ -1,0 +1,78 @@
+"""pix2pix: Image-to-Image Translation with Conditional Adversarial Networks (Isola et al., 2016, arXiv 1611.07004)."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.nn.functional import l1_loss
+
+from gans.base import Loss, full_precision, images_of
+from gans.dcgan import initialise
+from gans.layers import PatchGAN, UNet
+from gans.losses import AdversarialLoss, NonSaturating
+from gans.translation import Translator
+
+
+class Pix2Pix(Translator):
+    """A U-Net, a discriminator of patches that sees input and output, and an L1 loss (equation 4).
+
+    Section 3's settings are the defaults: Adam 2e-4, beta1 0.5, lambda 100, D's loss halved "to slow down D" (the
+    first official code reports half of the loss but follows the whole gradient; to Adam it is the same). Where the
+    paper has batch norm, with a batch of one and by the statistics of that batch also at test time, this has instance
+    norm, which is the same for any batch size. Dropout stays on at test time.
+
+    Batches are pairs (source, target), (N, C, S, S) each.
+
+    Args:
+        image_shape: Channels, height and width of the images: square, a power of two from 16 on.
+        width: Channels of the first layers.
+        l1_weight: lambda, the factor of the L1 loss.
+        loss: Adversarial loss; any of ``gans.losses``.
+        **kwargs: See AdversarialModule.
+
+    Raises:
+        MisconfigurationException: The images are not square or their size is not such a power of two.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        width: int = 64,
+        l1_weight: float = 100.0,
+        loss: AdversarialLoss = NonSaturating(),  # noqa: B008
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_shape=image_shape, **kwargs)
+        channels, height, size = image_shape
+        if height != size or size < 16 or size & (size - 1):
+            raise MisconfigurationException(
+                f"Pix2Pix needs square images whose size is a power of two from 16 on; got {height}x{size}: "
+                "set --data.image_size to 64, 128 or 256"
+            )
+        self.l1_weight = l1_weight
+        self.loss = loss
+        self.multiple = size
+        self.generator = UNet(channels, size, width).apply(initialise)
+        self.discriminator = PatchGAN(2 * channels, width).apply(initialise)
+
+    def judge(self, source: Tensor, target: Tensor) -> Tensor:
+        """Logits for every patch of an input and its output."""
+        return full_precision(self.discriminator(torch.cat([source, target], 1)))
+
+    def discriminator_loss(self, batch: Any) -> Loss:
+        source, target = batch
+        real, fake = self.judge(source, target), self.judge(source, self.made(batch).detach())
+        loss = self.loss.discriminator(real, fake) / 2
+        return loss, {"loss/discriminator": loss, "critic/real": real.mean(), "critic/fake": fake.mean()}
+
+    def generator_loss(self, batch: Any) -> Loss:
+        source, target = batch
+        fake = self.made(batch)
+        adversarial = self.loss.generator(self.judge(source, fake), self.judge_real(batch))
+        l1 = l1_loss(full_precision(fake), target)
+        return adversarial + self.l1_weight * l1, {"loss/generator": adversarial, "loss/l1": l1}
+
+    def judge_real(self, batch: Any) -> Tensor | None:
+        """The discriminator's outputs for the real pair, for generator losses that compare with them."""
+        return self.judge(images_of(batch), self.real(batch)) if self.loss.compares else None

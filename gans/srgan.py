@@ -1,0 +1,260 @@
+"""SRGAN: Photo-Realistic Single Image Super-Resolution Using a GAN (Ledig et al., 2016, arXiv 1609.04802)."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, mse_loss
+
+from gans.base import Loss, full_precision
+from gans.layers import ResidualBlock
+from gans.losses import AdversarialLoss, NonSaturating
+from gans.optimizers import Adam
+from gans.translation import Translator
+
+TILE = 192  # pixels of the small image that are enlarged at a time
+VGG_LAYERS = {"vgg22": 9, "vgg54": 36}  # of VGG19, up to and with the ReLU after the second number's convolution
+
+
+class Generator(nn.Module):
+    """SRResNet: images (N, C, H, W) in [-1, 1] to images (N, C, scale * H, scale * W) around [-1, 1] (figure 4).
+
+    A 9x9 convolution, residual blocks with batch norm and PReLU, a skip over all of them, sub-pixel convolutions that
+    double the size, and a 9x9 convolution. Inside, the input is in [0, 1] (section 3.2).
+    """
+
+    def __init__(self, channels: int, scale: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
+        body = [ResidualBlock(width, nn.BatchNorm2d, activation=nn.PReLU) for _ in range(blocks)]
+        self.body = nn.Sequential(*body, nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+        doubling = [
+            (nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU())
+            for _ in range(scale.bit_length() - 1)
+        ]
+        self.tail = nn.Sequential(*(layer for layers in doubling for layer in layers))
+        self.output = nn.Conv2d(width, channels, 9, padding=4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.head((images + 1) / 2)
+        return self.output(self.tail(features + self.body(features)))
+
+
+class Discriminator(nn.Sequential):
+    """Images (N, C, S, S) to logits (N,): eight 3x3 convolutions, every second with stride 2, and two linear layers.
+
+    Batch norm everywhere but in the first layer, LeakyReLU(0.2) (figure 4).
+    """
+
+    def __init__(self, channels: int, size: int, width: int) -> None:
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, 1, 1), nn.LeakyReLU(0.2)]
+        before = width
+        for after, stride in [(width * 2**i, s) for i in range(4) for s in (1, 2)][1:]:
+            layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
+            before = after
+        side = -(-size // 16)
+        linear = [nn.Flatten(), nn.Linear(before * side**2, 16 * width), nn.LeakyReLU(0.2), nn.Linear(16 * width, 1)]
+        super().__init__(*layers, *linear, nn.Flatten(0))
+
+
+class SRResNet(Translator):
+    """The generator alone, trained on the mean squared error: what SRGAN starts from (section 3.2).
+
+    Batches are pairs (source, target): images (N, C, S / scale, S / scale), and (N, C, S, S).
+
+    Args:
+        image_shape: Channels, height and width of the enlarged images in training.
+        scale: How many times larger than the source they are: 2, 4 or 8; given by the data set.
+        width: Channels of the generator.
+        blocks: Residual blocks of the generator.
+        generator_optimizer: Adam 1e-4 with beta1 0.9, as in section 3.2.
+        **kwargs: See AdversarialModule.
+
+    Raises:
+        MisconfigurationException: The scale is no power of two.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        scale: int = 4,
+        width: int = 64,
+        blocks: int = 16,
+        generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_shape=image_shape, generator_optimizer=generator_optimizer, **kwargs)
+        if scale not in (2, 4, 8):
+            raise MisconfigurationException(f"--data.scale must be 2, 4 or 8 for {type(self).__name__}; got {scale}")
+        self.scale = scale
+        self.blocks = blocks
+        self.generator = Generator(image_shape[0], scale, width, blocks)
+        self.discriminator = nn.Identity()
+
+    def critic_steps(self) -> int:
+        return 0
+
+    def discriminator_loss(self, batch: Any) -> Loss:
+        raise NotImplementedError("SRResNet has no discriminator")
+
+    def generator_loss(self, batch: Any) -> Loss:
+        loss = mse_loss(full_precision(self.made(batch)), self.real(batch))
+        return loss, {"loss/generator": loss}
+
+    def at_any_size(self, network: Any, images: Tensor) -> Tensor:
+        """Tile by tile, each with as much around it as its pixels depend on, so that no seam can be seen."""
+        margin = 2 * self.blocks + 8  # a pixel for each 3x3 convolution, and 4 for each 9x9 one
+        height, width = images.shape[-2:]
+        large = images.new_empty(*images.shape[:2], height * self.scale, width * self.scale, dtype=torch.float32)
+        for top in range(0, height, TILE):
+            for left in range(0, width, TILE):
+                y, x = max(0, top - margin), max(0, left - margin)
+                tile = network(images[..., y : top + TILE + margin, x : left + TILE + margin])
+                tile = tile[..., (top - y) * self.scale :, (left - x) * self.scale :]
+                goal = large[..., top * self.scale : (top + TILE) * self.scale, left * self.scale :]
+                goal = goal[..., : TILE * self.scale]
+                goal.copy_(tile[..., : goal.shape[-2], : goal.shape[-1]])
+        return large.clamp_(-1, 1)
+
+    def shown(self, batch: Any) -> Tensor:
+        """Input, enlarged by bicubic interpolation, output and target."""
+        source, target = batch
+        bicubic = interpolate(source, target.shape[-2:], mode="bicubic", antialias=True).clamp(-1, 1)
+        return torch.stack([bicubic, self.generate(batch), target], 1)
+
+
+class SRGAN(SRResNet):
+    """SRResNet, fine-tuned against a discriminator (equation 3): content loss + 0.001 * adversarial loss.
+
+    The content loss is the mean squared error of VGG19's features, scaled by 1 / 12.75 (section 2.2.1; equation 5),
+    without any of the pixels. Adam 1e-4 with beta1 0.9; the paper goes on with 1e-5 in the second half.
+
+    Args:
+        pretrained: Checkpoint of an SRResNet (or SRGAN), whose generator training starts from.
+        content: "vgg54" or "vgg22", the features before the fifth or second pooling, or "mse", of the pixels.
+        vgg_weights: File with VGG19's weights (a state_dict of torchvision's); by default torchvision downloads them.
+        adversarial_weight: Factor of the adversarial loss.
+        loss: Adversarial loss; any of ``gans.losses``.
+        discriminator_width: Channels of the discriminator's first layer.
+        discriminator_optimizer: As the generator's.
+        **kwargs: See SRResNet.
+
+    Raises:
+        MisconfigurationException: See SRResNet; before training, files are missing or of another network.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        pretrained: str | None = None,
+        content: Literal["vgg54", "vgg22", "mse"] = "vgg54",
+        vgg_weights: str | None = None,
+        adversarial_weight: float = 1e-3,
+        loss: AdversarialLoss = NonSaturating(),  # noqa: B008
+        discriminator_width: int = 64,
+        discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_shape=image_shape, discriminator_optimizer=discriminator_optimizer, **kwargs)
+        self.pretrained = pretrained
+        self.content = content
+        self.vgg_weights = vgg_weights
+        self.adversarial_weight = adversarial_weight
+        self.loss = loss
+        self.discriminator = Discriminator(image_shape[0], image_shape[1], discriminator_width)
+        self._features: list[nn.Module] = []  # in a list, so that VGG is no part of the checkpoint
+
+    def critic_steps(self) -> int:
+        return self.n_critic
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            if self.content != "mse" and not self._features:
+                self._features = [VGGFeatures(self.content, self.vgg_weights)]
+            if self.pretrained and self.trainer.ckpt_path is None:
+                self._start_from(self.pretrained)
+        super().setup(stage)
+
+    def _start_from(self, path: str) -> None:
+        if not Path(path).is_file():
+            raise MisconfigurationException(f"--model.pretrained={path} does not exist: give a checkpoint of SRResNet")
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        kinds = ("averaged_generator.", "generator.")
+        kind = next((k for k in kinds if any(key.startswith(k) for key in state)), kinds[-1])
+        weights = {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}
+        for network in filter(None, (self.generator, self.averaged_generator)):
+            try:
+                network.load_state_dict(weights)
+            except RuntimeError as error:
+                raise MisconfigurationException(
+                    f"--model.pretrained={path} holds another generator than this one of scale {self.scale}, width "
+                    f"{self.generator.output.in_channels} and {self.blocks} blocks: train SRResNet with these settings"
+                ) from error
+
+    def on_fit_start(self) -> None:
+        for network in self._features:
+            network.to(self.device)
+
+    def judge(self, images: Tensor) -> Tensor:
+        """The discriminator's logits (N,)."""
+        return full_precision(self.discriminator(images))
+
+    def discriminator_loss(self, batch: Any) -> Loss:
+        real, fake = self.judge(self.real(batch)), self.judge(self.made(batch).detach())
+        loss = self.loss.discriminator(real, fake)
+        return loss, {"loss/discriminator": loss, "critic/real": real.mean(), "critic/fake": fake.mean()}
+
+    def generator_loss(self, batch: Any) -> Loss:
+        fake, real = self.made(batch), self.real(batch)
+        content = self.content_loss(fake, real)
+        compared = self.judge(real) if self.loss.compares else None
+        adversarial = self.loss.generator(self.judge(fake), compared)
+        loss = content + self.adversarial_weight * adversarial
+        return loss, {"loss/generator": adversarial, "loss/content": content}
+
+    def content_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+        """Of VGG19's features or of the pixels."""
+        if self.content == "mse":
+            return mse_loss(full_precision(fake), real)
+        (features,) = self._features
+        with torch.no_grad():
+            of_real = full_precision(features(real))
+        return mse_loss(full_precision(features(fake)) / 12.75, of_real / 12.75)
+
+
+class VGGFeatures(nn.Module):
+    """Images (N, 3 or 1, H, W) in [-1, 1] to features of VGG19 (Simonyan and Zisserman 1409.1556), never trained.
+
+    Args:
+        layer: "vgg22" or "vgg54".
+        weights: File with the weights; by default torchvision downloads them.
+
+    Raises:
+        MisconfigurationException: The weights are missing, cannot be downloaded or are of another network.
+    """
+
+    def __init__(self, layer: str, weights: str | None) -> None:
+        super().__init__()
+        from torchvision.models import VGG19_Weights, vgg19
+
+        way_out = "or give --model.content=mse, which needs none"
+        try:
+            if weights:
+                network = vgg19(weights=None)
+                network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+            else:
+                network = vgg19(weights=VGG19_Weights.DEFAULT)
+        except Exception as error:  # no network, no file, or whatever a file that holds something else leads to
+            given = f"--model.vgg_weights={weights} is no state_dict of torchvision's vgg19"
+            absent = f"VGG19 was not downloaded: fetch {VGG19_Weights.DEFAULT.url}, give it as --model.vgg_weights=FILE"
+            raise MisconfigurationException(f"{given if weights else absent}, {way_out}") from error
+        self.layers = network.features[: VGG_LAYERS[layer]].eval().requires_grad_(False)
+        mean, std = VGG19_Weights.DEFAULT.transforms().mean, VGG19_Weights.DEFAULT.transforms().std
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers((((images + 1) / 2).expand(-1, 3, -1, -1) - self.mean) / self.std)

@@ -1,0 +1,97 @@
+"""What the papers that turn images into images share."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from gans.base import AdversarialModule, images_of
+
+
+class Translator(AdversarialModule):
+    """A GAN whose generator gets an image instead of noise.
+
+    A paper writes ``fakes(batch)``, what both losses need of the generator. It is computed once an update, with its
+    gradients: ``discriminator_loss`` detaches what it gets from ``made(batch)``, ``generator_loss`` does not.
+
+    Args:
+        **kwargs: See AdversarialModule.
+    """
+
+    multiple: int = 1
+    """Height and width that the generator takes are multiples of this; others are padded and cropped back."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._made: dict[int, Any] = {}  # by the batch's identity
+
+    # Training
+
+    def fakes(self, batch: Any) -> Any:
+        """The generator's output for a batch: a tensor, or whatever the losses of the paper take."""
+        return self.generator(images_of(batch))
+
+    def begin_update(self, batches: list[Any]) -> None:
+        self._made.clear()
+        if self._critic_updates + 1 >= self.critic_steps():  # the generator is updated too
+            self._made = {id(batch): self.fakes(batch) for batch in batches}
+
+    def made(self, batch: Any) -> Any:
+        """What ``fakes`` gives for a batch: from this update where it is there already."""
+        return self._made[id(batch)] if id(batch) in self._made else self.fakes(batch)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._made.clear()
+
+    # Pictures and scores
+
+    def generate(self, batch: Any) -> Tensor:
+        return self.translate(images_of(batch))
+
+    def real(self, batch: Any) -> Tensor:
+        return batch[1]
+
+    def shown(self, batch: Any) -> Tensor:
+        """Input, output and target."""
+        return torch.stack([images_of(batch), self.generate(batch), self.real(batch)], 1)
+
+    def translate(self, images: Tensor) -> Tensor:
+        """What becomes of images (N, C, H, W) in [-1, 1] of any size, by the averaged generator if there is one."""
+        with self.sampling() as generator:
+            return self.at_any_size(generator, images)
+
+    def at_any_size(self, network: Any, images: Tensor) -> Tensor:
+        """The network's output for images (N, C, H, W), continued beyond their border where their size does not fit."""
+        height, width = images.shape[-2:]
+        right, bottom = -width % self.multiple, -height % self.multiple
+        return network(pad(images, (0, right, 0, bottom), mode="replicate")).float()[..., :height, :width]
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Translations (C, H, W) by name, of one image (C, H, W) with its name."""
+        image, name = batch
+        return {name: self.translate(image[None])[0]}
+
+
+class CyclicTranslator(Translator):
+    """Translates in both directions: the generator is an nn.ModuleDict of "a_to_b" and "b_to_a".
+
+    Batches are unpaired images (a, b), (N, C, H, W) each. A is the source: ``generate`` translates to B.
+    """
+
+    def fakes(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The translations into A and into B."""
+        a, b = batch
+        return self.generator["b_to_a"](b), self.generator["a_to_b"](a)
+
+    def translate(self, images: Tensor, to: str = "b") -> Tensor:
+        """See Translator; ``to="a"`` goes the other way."""
+        with self.sampling() as generator:
+            return self.at_any_size(generator["a_to_b" if to == "b" else "b_to_a"], images)
+
+    def shown(self, batch: Any) -> Tensor:
+        """A, its translation and what comes back; then the same for B."""
+        a, b = batch
+        fake_b, fake_a = self.translate(a), self.translate(b, to="a")
+        rows = [a, fake_b, self.translate(fake_b, to="a"), b, fake_a, self.translate(fake_a)]
+        return torch.stack(rows, 1)
