@@ -38,6 +38,7 @@ from callbacks.runs import SaveConfig, find_checkpoint, run_folder, with_setting
 from callbacks.wandb_account import prepare_wandb
 from datamodules.base import ImageDataModule
 from gans.base import AdversarialModule
+from gans.translation import Translator
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 DESCRIPTION = """
@@ -57,6 +58,7 @@ From a checkpoint, with the settings of the run that wrote it:
 
   python train.py validate --ckpt_path=RUN/checkpoints/best.ckpt            (prints the scores)
   python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --model.predict_images=1000
+  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
 
 All settings of a subcommand, with what they mean: python train.py fit --help
 """
@@ -215,8 +217,11 @@ class CLI(LightningCLI):
                 say(f"to upload        wandb sync {folder}")
 
     def predict(self, model: AdversarialModule, ckpt_path: str, **kwargs: Any) -> None:
-        """Write images: those of the model's own predict_dataloader, which needs no data set."""
-        self.trainer.predict(model, dataloaders=model.predict_dataloader(), ckpt_path=ckpt_path, weights_only=True)
+        """Write images: translations of a folder's, or those of the model's own predict_dataloader."""
+        loader = self.datamodule.predict_dataloader() if isinstance(model, Translator) else model.predict_dataloader()
+        self.trainer.predict(
+            model, dataloaders=loader, ckpt_path=ckpt_path, weights_only=True, return_predictions=False
+        )
         say(f"images           {self.run_dir}/images")
 
     @property

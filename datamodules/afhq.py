@@ -5,7 +5,8 @@ from typing import Any, Literal, get_args
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.image_folder import ImageFolder, pictures_in
+from datamodules.image_folder import ImageFolder
+from datamodules.pictures import pictures_in
 
 Domain = Literal["cat", "dog", "wild"]
 URLS = (  # as in download.sh of StarGAN v2; checksums were not published, so that nothing is downloaded by itself

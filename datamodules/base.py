@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from datamodules.augmentation import Augmentation
 from datamodules.cache import build, fingerprint, fit_image
 from datamodules.loader import ImageBatch, Loader, UnpairedLoader
+from datamodules.pictures import NamedPictures
 
 
 class Split(NamedTuple):
@@ -42,7 +45,12 @@ class ImageDataModule(LightningDataModule, ABC):
             CycleGAN); by default they are resized to image_size.
         horizontal_flip: Mirror every second training image; wrong for digits and letters.
         classes: Names of the only classes to use, which are then labelled in this order; by default all.
+        predict_dir: Folder of images, of any size, that ``predict`` translates.
         seed: Seed of the order of the training images.
+        augment: Modules that change training images (N, C, H, W) in [0, 1], such as any of ``kornia.augmentation``;
+            they come after cutting out and mirroring. Both images of a pair are changed alike.
+        oversample: How many times the training images of a class, by its name, come in an epoch; by default once. An
+            image of several attributes comes as often as any of them says.
 
     Raises:
         MisconfigurationException: An argument is out of range.
@@ -51,6 +59,8 @@ class ImageDataModule(LightningDataModule, ABC):
     channels: int
     layers: int = 1
     """Pictures that are kept as one item: 2 for pairs."""
+    scale: int = 1
+    """How many times larger the target of a pair is than its source."""
     val_split: str = "test"
     """The split that scores compare with: "test", or "train" where there is no test set."""
 
@@ -65,15 +75,20 @@ class ImageDataModule(LightningDataModule, ABC):
         load_size: int | None = None,
         horizontal_flip: bool = False,
         classes: list[str] | None = None,
+        predict_dir: str | None = None,
         seed: int = 0,
+        augment: list[nn.Module] | None = None,
+        oversample: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
+        oversample = oversample or {}
         for name, value, least in (
             ("image_size", image_size, 1),
             ("load_size", load_size or image_size, image_size),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
             ("seed", seed, 0),
+            *((f"oversample.{key}", times, 1) for key, times in oversample.items()),
         ):
             if value < least:
                 raise MisconfigurationException(f"--data.{name} must be at least {least}; got {value}")
@@ -86,7 +101,10 @@ class ImageDataModule(LightningDataModule, ABC):
         self._load_size = load_size
         self.horizontal_flip = horizontal_flip
         self.classes = classes
+        self.predict_dir = predict_dir
         self.seed = seed
+        self.augmentation = Augmentation(augment or [])
+        self.oversample = oversample
         self._splits: dict[str, Split] = {}
         self._resident: dict[tuple[Path, torch.device], Tensor] = {}  # shared by training and validation loaders
         self._train_loader: Loader | UnpairedLoader | None = None
@@ -189,7 +207,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return np.concatenate([fit_image(picture, self.channels, shape[-1]) for picture in pictures])
 
     def setup(self, stage: str) -> None:
-        """Check that there is a batch in the data before anything is trained."""
+        """Check that there is a batch in the data, and what to do with it, before anything is trained."""
         world_size = self.trainer.world_size if self.trainer else 1
         count = min(len(self._split(split).items) for split in self.splits() if split.startswith("train"))
         if stage == "fit" and self.batch_size * world_size > count:
@@ -198,6 +216,13 @@ class ImageDataModule(LightningDataModule, ABC):
                 f"--data.batch_size={self.batch_size}{devices} is more than the {count} training images: "
                 f"set it to {max(1, count // world_size)} or less"
             )
+        if stage == "fit":
+            train = [self._split(split) for split in self.splits() if split.startswith("train")]
+            self.augmentation.check(self.channels, self.image_size, all(split.labels is not None for split in train))
+            for name in self.oversample:
+                if name not in self.domains:
+                    known = f"of {', '.join(self.domains)}" if self.domains else "left out: there are no classes"
+                    raise MisconfigurationException(f"--data.oversample={name} must be {known}")
 
     def train_dataloader(self) -> Loader | UnpairedLoader:
         """Shuffled batches of the training images."""
@@ -214,6 +239,12 @@ class ImageDataModule(LightningDataModule, ABC):
     def test_dataloader(self) -> Any:
         """The same as the validation batches."""
         return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        """The images of ``predict_dir`` one by one, (C, H, W) in [-1, 1], each with its name."""
+        if self.predict_dir is None:
+            raise MisconfigurationException("predict translates a folder of images: name it with --data.predict_dir")
+        return DataLoader(NamedPictures(Path(self.predict_dir), self.channels), collate_fn=lambda batch: batch[0])
 
     def ordered(self, split: str) -> Any:
         """All images of "train" or ``val_split``, in order, on every rank; training's own loader is left alone."""
@@ -247,6 +278,8 @@ class ImageDataModule(LightningDataModule, ABC):
         rank, world_size = ranks or ((self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1))
         images, labels = self._images(split), self._split(split).labels
         device = images.device if isinstance(images, Tensor) else None
+        if shuffle and chosen is None and self.oversample:
+            chosen = self._repeated(torch.tensor(labels))
         return Loader(
             images,
             None if labels is None else torch.tensor(labels, device=device),
@@ -258,6 +291,12 @@ class ImageDataModule(LightningDataModule, ABC):
             num_workers=self.num_workers,
             chosen=chosen,
         )
+
+    def _repeated(self, labels: Tensor) -> Tensor:
+        """The numbers of the images of an epoch, (M,), from their labels (N,) or attributes (N, A)."""
+        times = torch.tensor([self.oversample.get(name, 1) for name in self.domains])
+        each = times[labels] if labels.ndim == 1 else (times * labels).amax(1).clamp(min=1)
+        return torch.arange(len(labels)).repeat_interleave(each)
 
     def _images(self, split: str) -> Tensor | Path:
         path = self._cache(split)
@@ -272,22 +311,28 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._resident[path, device]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """uint8 to float in [-1, 1], cut out and mirrored at random in training; on the device, a batch at a time.
+        """uint8 to float in [-1, 1], in training cut out, mirrored and augmented at random; on the device, by batches.
 
         The images are float32, or what the model computes in where that is another type (``precision=64-true``).
         """
-        return self.assemble(self._finished(batch.image), batch.label)
+        image, label = self._finished(batch.image), batch.label
+        if self._training:
+            image, label = self.augmentation.mixed(image, label)
+        return self.assemble(image, label)
+
+    @property
+    def _training(self) -> bool:
+        return bool(self.trainer and self.trainer.training)
 
     def _finished(self, image: Tensor) -> Tensor:
         """The pixels that the model sees, of uint8 images as they are kept."""
-        training = bool(self.trainer and self.trainer.training)
         if self.load_size > self.image_size:
-            image = cut_out(image, self.image_size, at_random=training)
+            image = cut_out(image, self.image_size, at_random=self._training)
         image = self._as_float(image)
-        if self.horizontal_flip and training:
+        if self.horizontal_flip and self._training:
             mirrored = torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5
             image = torch.where(mirrored, image.flip(-1), image)
-        return image
+        return self.augmentation(image, self.layers) if self._training else image
 
     def _as_float(self, image: Tensor) -> Tensor:
         """uint8 images in [-1, 1], in the type that the model computes in."""

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from datamodules.pictures import upright
+
 CHUNK = 64  # images a task of the thread pool
 
 
@@ -19,12 +21,9 @@ def fit_image(picture: Any, channels: int, size: int) -> np.ndarray:
 
     Lanczos resampling with antialiasing, as the data sets of the StyleGAN papers were made.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    picture = ImageOps.exif_transpose(picture)  # a camera held upright writes its pictures lying down
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))  # PIL clips 16-bit grey at 255
-    picture = picture.convert("L" if channels == 1 else "RGB")
+    picture = upright(picture, channels)
     scale = size / min(picture.size)
     width, height = (max(size, round(side * scale)) for side in picture.size)
     if picture.size != (width, height):

@@ -77,8 +77,8 @@ class CelebA(ImageDataModule):
     def _missing(self, reason: str = "not asked for") -> MisconfigurationException:
         reason = reason.splitlines()[0]
         return MisconfigurationException(
-            f"CelebA is missing in {self.data_dir} and was not downloaded ({reason}): put img_align_celeba "
-            f"(unpacked), list_attr_celeba.txt and list_eval_partition.txt, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "
+            f"CelebA is missing in {self.data_dir} and was not downloaded ({reason}): put img_align_celeba (unpacked), "
+            "list_attr_celeba.txt and list_eval_partition.txt, from http://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "
             f"into {self.data_dir / 'celeba'}, or set --data.data_dir to the folder that holds celeba"
         )
 

@@ -1,14 +1,12 @@
 """Any folder of images."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
-
-EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+from datamodules.pictures import EXTENSIONS, is_picture, pictures_of
 
 
 class ImageFolder(ImageDataModule):
@@ -37,7 +35,7 @@ class ImageFolder(ImageDataModule):
         """The names of the sub-folders that hold images to train on."""
         self._require_folder()
         folders = sorted(path for path in self._folder("train").iterdir() if path.is_dir())
-        return tuple(path.name for path in folders if path.name[0] != "." and any(map(_is_picture, path.rglob("*"))))
+        return tuple(path.name for path in folders if path.name[0] != "." and any(map(is_picture, path.rglob("*"))))
 
     def _require_folder(self) -> None:
         if not self.data_dir.is_dir():
@@ -76,24 +74,12 @@ class ImageFolder(ImageDataModule):
         return Image.open(item)
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The image files of a folder and its sub-folders, in alphabetical order.
-
-    Raises:
-        MisconfigurationException: There are none.
-    """
-    found = _pictures(folder.rglob("*"))
-    if not found:
-        raise MisconfigurationException(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
-    return found
-
-
 def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
     """The image files of every class folder, in alphabetical order; those of a flat folder under an empty name."""
-    found = {"": _pictures(folder.iterdir())}
+    found = {"": pictures_of(folder.iterdir())}
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith("."):
-            found[path.name] = _pictures(path.rglob("*"))
+            found[path.name] = pictures_of(path.rglob("*"))
     found = {name: paths for name, paths in found.items() if paths}
     if not found:
         raise MisconfigurationException(
@@ -105,11 +91,3 @@ def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
             "--data.data_dir must hold images only, or one folder a class"
         )
     return found
-
-
-def _pictures(paths: Iterable[Path]) -> list[Path]:
-    return sorted(filter(_is_picture, paths))
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")

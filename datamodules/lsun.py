@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule, Split
-from datamodules.image_folder import pictures_in
+from datamodules.pictures import pictures_in
 
 URL = "http://dl.yf.io/lsun/scenes"
 
@@ -75,14 +75,17 @@ class LSUN(ImageDataModule):
     @property
     def val_split(self) -> str:  # type: ignore[override]
         """ "test" where there are images to test with, else "train"."""
-        return "test" if self.test_share or self._database("val").is_dir() else "train"
+        published = all(self._database(part).is_dir() for part in ("train", "val"))
+        return "test" if self.test_share or published else "train"
 
     def _database(self, part: str) -> Path:
         return self.data_dir / f"{self.category}_{part}_lmdb"
 
     def items(self, split: str) -> tuple[Sequence[Record] | list[Path], None, list[Path]]:
-        database = self._database("train" if split == "train" or self.test_share else "val")
-        if self._database("train").is_dir():
+        database = self._database("train")
+        if database.is_dir():
+            if split == "test" and not self.test_share:
+                database = self._database("val")
             keys = self._part(_keys(database), split)
             return Records(database, keys), None, [database / "data.mdb"]
         try:
@@ -111,11 +114,11 @@ class LSUN(ImageDataModule):
         return [name for name in names if (name in test) == (split == "test")]
 
     def _split(self, split: str) -> Split:
-        if split not in self._splits:
-            items, labels, name = super()._split(split)
-            if self.test_share:  # the database does not tell which of its images were taken
-                self._splits[split] = Split(items, labels, f"{name}-{self.test_share}")
-        return super()._split(split)
+        new = split not in self._splits
+        items, labels, name = super()._split(split)
+        if new and self.test_share:  # the state of a database does not tell which of its images were taken
+            self._splits[split] = Split(items, labels, f"{name}-{self.test_share}")
+        return self._splits[split]
 
     def open(self, item: Record | Path) -> Any:
         from PIL import Image

@@ -7,8 +7,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.image_folder import pictures_in
 from datamodules.loader import PairBatch, UnpairedBatch, UnpairedLoader
+from datamodules.pictures import pictures_in
 
 
 class PairedFolder(ImageDataModule):
@@ -70,7 +70,7 @@ class PairedFolder(ImageDataModule):
             )
         files = [pictures_in(folder) for folder in folders]
         if len(files) == 2:
-            names = [{path.stem: path for path in paths} for paths in files]
+            names = [{self.name_of(path): path for path in paths} for paths in files]
             for mine, other, folder in ((names[0], names[1], folders[1]), (names[1], names[0], folders[0])):
                 missing = next((path for stem, path in mine.items() if stem not in other), None)
                 if missing is not None:
@@ -79,6 +79,10 @@ class PairedFolder(ImageDataModule):
         else:
             pairs = [(path,) for path in files[0]]
         return pairs, None, [path for pair in pairs for path in pair]
+
+    def name_of(self, path: Path) -> str:
+        """What a file of A and its counterpart in B have in common."""
+        return path.stem
 
     def open(self, item: tuple[Path, ...]) -> tuple[Any, Any]:
         from PIL import Image

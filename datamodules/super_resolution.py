@@ -13,8 +13,8 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.base import ImageDataModule
-from datamodules.image_folder import pictures_in
 from datamodules.loader import ImageBatch, PairBatch
+from datamodules.pictures import pictures_in, upright
 
 
 class Tile(NamedTuple):
@@ -84,7 +84,7 @@ class SuperResolution(ImageDataModule):
     def items(self, split: str) -> tuple[Sequence[Any], None, list[Path]]:
         from PIL import Image
 
-        paths = _pictures_of(self.data_dir, "data_dir")
+        paths = pictures_in(self.data_dir)
         sizes = {}
         for path in paths:
             with Image.open(path) as picture:
@@ -111,12 +111,12 @@ class SuperResolution(ImageDataModule):
         return f"{super().reference('train')}-{split}-{self.test_dir.name}-x{self.scale}"
 
     def prepare_data(self) -> None:
-        _pictures_of(self.test_dir, "test_dir")
+        pictures_in(self.test_dir, "test_dir")
         super().prepare_data()
 
     def val_dataloader(self) -> DataLoader:
         """The whole test images, one a batch."""
-        pictures = _Whole(_pictures_of(self.test_dir, "test_dir"), self.scale)
+        pictures = _Whole(pictures_in(self.test_dir, "test_dir"), self.scale)
         return DataLoader(pictures, batch_size=1, collate_fn=lambda batch: batch[0])
 
     def _finished(self, image: Tensor) -> Tensor:
@@ -141,17 +141,11 @@ def _starts(side: int, size: int, stride: int) -> list[int]:
     return sorted({min(start, side - size) for start in range(0, side - size + stride, stride)})
 
 
-def _pictures_of(folder: Path, key: str) -> list[Path]:
-    if not folder.is_dir():
-        raise MisconfigurationException(f"--data.{key}={folder} is not a folder: give one that holds images")
-    return pictures_in(folder)
-
-
 @lru_cache(maxsize=16)  # all tiles of a picture follow each other
 def _open(path: Path) -> Any:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    return upright(Image.open(path), 3)
 
 
 class _Whole(Dataset):

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
-from datamodules.image_folder import pictures_in
 from datamodules.loader import UnpairedBatch, UnpairedLoader
+from datamodules.pictures import pictures_in
 
 
 class UnpairedFolder(ImageDataModule):

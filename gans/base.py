@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from gans.diffaugment import DiffAugment
 from gans.optimizers import Adam
 from gans.strategies import DataParallel
 
@@ -56,7 +57,8 @@ def frozen(network: nn.Module) -> Iterator[None]:
         for p in weights:
             p.requires_grad_(True)
         if buffers:
-            torch._foreach_copy_(buffers, before)
+            # By way of .data: to a graph that was made outside, the buffers have not changed.
+            torch._foreach_copy_([b.data for b in buffers], before)
 
 
 @contextmanager
@@ -91,6 +93,8 @@ class AdversarialModule(LightningModule, ABC):
         accumulate_grad_batches: Batches whose gradients are averaged for one update.
         gradient_clip_val: Largest norm of an update's gradient over all weights of the network; none clips nothing.
         channels_last: Keep convolution weights in the memory order (NHWC) that is faster on most devices.
+        diff_augment: Policy such as color,translation,cutout: what the discriminator sees, real and generated alike, is
+            augmented differentiably, so that few images suffice and the generator does not learn the augmentation.
 
     Raises:
         MisconfigurationException: An argument is out of range.
@@ -115,6 +119,7 @@ class AdversarialModule(LightningModule, ABC):
         accumulate_grad_batches: int = 1,
         gradient_clip_val: float | None = None,
         channels_last: bool = True,
+        diff_augment: str | None = None,
     ) -> None:
         super().__init__()
         for name, value in {"n_critic": n_critic, "accumulate_grad_batches": accumulate_grad_batches}.items():
@@ -134,6 +139,7 @@ class AdversarialModule(LightningModule, ABC):
         self.accumulate_grad_batches = accumulate_grad_batches
         self.gradient_clip_val = gradient_clip_val
         self.channels_last = channels_last
+        self.diff_augment = None if diff_augment is None else DiffAugment(diff_augment)
         self.averaged_generator = None
         self._critic_updates = 0  # since the last generator update
         self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
@@ -331,6 +337,11 @@ class AdversarialModule(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
+        if stage == "fit" and self.diff_augment is not None:
+            networks = self.discriminator
+            for network in networks.values() if isinstance(networks, nn.ModuleDict) else [networks]:
+                if self.diff_augment.before not in network._forward_pre_hooks.values():  # a second fit finds it there
+                    network.register_forward_pre_hook(self.diff_augment.before)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mine = {"rng": _rng_state(), "memory": self.memory()}

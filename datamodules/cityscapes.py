@@ -1,0 +1,34 @@
+"""Cityscapes: photographs of streets and maps of what is in them (Cordts et al. 2016, 1604.01685)."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules.pairs import PairedFolder
+
+
+class Cityscapes(PairedFolder):
+    """Street scenes in pix2pix's layout: photograph (A, left) and label map (B, right), ``train/*.jpg``, ``val/*.jpg``.
+
+    The licence allows no download by others: pix2pix's instructions make these files from the publisher's.
+
+    Args:
+        **kwargs: See PairedFolder.
+
+    Raises:
+        MisconfigurationException: The files are not there.
+    """
+
+    def __init__(self, data_dir: str = "data/cityscapes", **kwargs: Any) -> None:
+        super().__init__(data_dir=data_dir, **kwargs)
+
+    def items(self, split: str) -> tuple[list[tuple[Path, ...]], None, list[Path]]:
+        if not self._folders("train"):
+            raise MisconfigurationException(
+                f"Cityscapes is missing in --data.data_dir={self.data_dir}: fetch gtFine_trainvaltest.zip and "
+                "leftImg8bit_trainvaltest.zip from https://www.cityscapes-dataset.com, and put train/*.jpg and "
+                "val/*.jpg there, with the photograph left and the label map right (prepare_cityscapes_dataset.py of "
+                "pytorch-CycleGAN-and-pix2pix makes them)"
+            )
+        return super().items(split)

@@ -1,0 +1,90 @@
+"""Files of pictures: finding them, and reading them one by one."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.data import Dataset
+
+EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is one, by its name; hidden files are none."""
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+
+
+def pictures_of(paths: Iterable[Path]) -> list[Path]:
+    """The pictures among some files, in alphabetical order."""
+    return sorted(filter(is_picture, paths))
+
+
+def pictures_in(folder: Path, key: str = "data_dir") -> list[Path]:
+    """The pictures in a folder and its sub-folders, in alphabetical order.
+
+    Args:
+        folder: The folder.
+        key: The setting under --data that names it or its parent.
+
+    Raises:
+        MisconfigurationException: There is no such folder, or there are none in it.
+    """
+    if not folder.is_dir():
+        raise MisconfigurationException(f"{folder} is not a folder: set --data.{key} to one that holds images")
+    found = pictures_of(folder.rglob("*"))
+    if not found:
+        raise MisconfigurationException(
+            f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}): set --data.{key} to a folder that does"
+        )
+    return found
+
+
+def upright(picture: Any, channels: int) -> Any:
+    """A PIL picture in 8 bits, grey or RGB, turned as the camera was held."""
+    from PIL import Image, ImageOps
+
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))  # PIL clips 16-bit grey at 255
+    return picture.convert("L" if channels == 1 else "RGB")
+
+
+class NamedPictures(Dataset):
+    """The pictures of a folder at their own sizes: float (C, H, W) in [-1, 1], and the path in it without the ending.
+
+    Args:
+        folder: The folder.
+        channels: 3 for colour, 1 for grey; images are converted.
+
+    Raises:
+        MisconfigurationException: There are no pictures, or two whose paths differ in the ending only.
+    """
+
+    def __init__(self, folder: Path, channels: int) -> None:
+        self.channels = channels
+        self.pictures: dict[str, Path] = {}
+        for path in pictures_in(folder, "predict_dir"):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in self.pictures:
+                raise MisconfigurationException(
+                    f"{path} and {self.pictures[name]} would have results of one name: rename one of them"
+                )
+            self.pictures[name] = path
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, str]:
+        from PIL import Image
+
+        name, path = list(self.pictures.items())[number]
+        try:
+            pixels = np.array(upright(Image.open(path), self.channels))
+        except Exception as error:  # whatever PIL raises on bytes that are no picture
+            raise MisconfigurationException(f"Broken image {path} ({error}): mend or remove it") from error
+        image = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
+        return image.float().div_(127.5).sub_(1), name
