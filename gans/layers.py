@@ -25,12 +25,14 @@ class PatchGAN(nn.Sequential):
         channels: Of the images; those that are judged together are stacked.
         width: Channels of the first layer.
         norm: From a number of channels to a normalisation.
+        halvings: Convolutions with stride 2: patches are 16x16 with one of them, 34x34 with two and 70x70 with three.
     """
 
-    def __init__(self, channels: int, width: int = 64, norm: Norm = instance_norm) -> None:
-        widths = [width, 2 * width, 4 * width, 8 * width]
+    def __init__(self, channels: int, width: int = 64, norm: Norm = instance_norm, halvings: int = 3) -> None:
+        widths = [width * 2**i for i in range(halvings + 1)]
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
-        for (before, after), stride in zip(pairwise(widths), (2, 2, 1), strict=True):
+        for i, (before, after) in enumerate(pairwise(widths), start=1):
+            stride = 2 if i < halvings else 1
             layers += [nn.Conv2d(before, after, 4, stride, 1, bias=False), norm(after), nn.LeakyReLU(0.2)]
         super().__init__(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 1))
 

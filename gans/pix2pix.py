@@ -27,6 +27,8 @@ class Pix2Pix(Translator):
     Args:
         image_shape: Channels, height and width of the images: square, a power of two from 16 on.
         width: Channels of the first layers.
+        patch_halvings: Convolutions with stride 2 in the discriminator: patches are 16x16 with one, 34x34 with two and
+            70x70, as in the paper for images of 256 px, with three.
         l1_weight: lambda, the factor of the L1 loss.
         loss: Adversarial loss; any of ``gans.losses``.
         **kwargs: See AdversarialModule.
@@ -39,6 +41,7 @@ class Pix2Pix(Translator):
         self,
         image_shape: tuple[int, int, int],
         width: int = 64,
+        patch_halvings: int = 3,
         l1_weight: float = 100.0,
         loss: AdversarialLoss = NonSaturating(),  # noqa: B008
         **kwargs: Any,
@@ -50,11 +53,13 @@ class Pix2Pix(Translator):
                 f"Pix2Pix needs square images whose size is a power of two from 16 on; got {height}x{size}: "
                 "set --data.image_size to 64, 128 or 256"
             )
+        if patch_halvings not in (1, 2, 3):
+            raise MisconfigurationException(f"--model.patch_halvings must be 1, 2 or 3; got {patch_halvings}")
         self.l1_weight = l1_weight
         self.loss = loss
         self.multiple = size
         self.generator = UNet(channels, size, width).apply(initialise)
-        self.discriminator = PatchGAN(2 * channels, width).apply(initialise)
+        self.discriminator = PatchGAN(2 * channels, width, halvings=patch_halvings).apply(initialise)
 
     def judge(self, source: Tensor, target: Tensor) -> Tensor:
         """Logits for every patch of an input and its output."""
