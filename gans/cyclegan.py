@@ -50,7 +50,7 @@ class CycleGAN(CyclicTranslator):
     Batches are unpaired images (a, b), (N, C, H, W) each. A is the source: ``generate`` translates to B.
 
     Args:
-        image_shape: Channels, height and width of the images; height and width are multiples of 4.
+        image_shape: Channels, height and width of the images; height and width are multiples of 4 from 32 on.
         width: Channels of the first layers.
         blocks: Residual blocks of a generator; by default 9 from 256 px on, and 6 below.
         cycle_weight: lambda, the factor of the L1 loss between an image and what comes back.
@@ -60,10 +60,11 @@ class CycleGAN(CyclicTranslator):
         **kwargs: See AdversarialModule.
 
     Raises:
-        MisconfigurationException: Height or width is no multiple of 4, or an argument is out of range.
+        MisconfigurationException: Height or width is no multiple of 4 from 32 on, or an argument is out of range.
     """
 
     multiple = 4
+    smallest = 8  # halved twice, there must be something to reflect
 
     def __init__(
         self,
@@ -77,9 +78,9 @@ class CycleGAN(CyclicTranslator):
     ) -> None:
         super().__init__(image_shape=image_shape, **kwargs)
         channels, height, size = image_shape
-        if height % 4 or size % 4:
+        if height % 4 or size % 4 or min(height, size) < 32:
             raise MisconfigurationException(
-                f"CycleGAN needs images whose height and width are multiples of 4; got {height}x{size}: "
+                f"CycleGAN needs images whose height and width are multiples of 4 from 32 on; got {height}x{size}: "
                 "set --data.image_size to 64, 128 or 256"
             )
         if pool_size < 0:

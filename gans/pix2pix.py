@@ -25,7 +25,7 @@ class Pix2Pix(Translator):
     Batches are pairs (source, target), (N, C, S, S) each.
 
     Args:
-        image_shape: Channels, height and width of the images: square, a power of two from 16 on.
+        image_shape: Channels, height and width of the images: square, a power of two from 32 on.
         width: Channels of the first layers.
         patch_halvings: Convolutions with stride 2 in the discriminator: patches are 16x16 with one, 34x34 with two and
             70x70, as in the paper for images of 256 px, with three.
@@ -48,9 +48,9 @@ class Pix2Pix(Translator):
     ) -> None:
         super().__init__(image_shape=image_shape, **kwargs)
         channels, height, size = image_shape
-        if height != size or size < 16 or size & (size - 1):
+        if height != size or size < 32 or size & (size - 1):
             raise MisconfigurationException(
-                f"Pix2Pix needs square images whose size is a power of two from 16 on; got {height}x{size}: "
+                f"Pix2Pix needs square images whose size is a power of two from 32 on; got {height}x{size}: "
                 "set --data.image_size to 64, 128 or 256"
             )
         if patch_halvings not in (1, 2, 3):

@@ -81,6 +81,7 @@ class StarGAN(Translator):
     """
 
     multiple = 4
+    smallest = 8  # instance norm needs more than one pixel
 
     def __init__(
         self,

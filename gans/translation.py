@@ -21,6 +21,8 @@ class Translator(AdversarialModule):
 
     multiple: int = 1
     """Height and width that the generator takes are multiples of this; others are padded and cropped back."""
+    smallest: int = 1
+    """Smallest height and width that the generator takes."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -64,7 +66,7 @@ class Translator(AdversarialModule):
     def at_any_size(self, network: Any, images: Tensor) -> Tensor:
         """The network's output for images (N, C, H, W), continued beyond their border where their size does not fit."""
         height, width = images.shape[-2:]
-        right, bottom = -width % self.multiple, -height % self.multiple
+        right, bottom = (max(side + -side % self.multiple, self.smallest) - side for side in (width, height))
         return network(pad(images, (0, right, 0, bottom), mode="replicate")).float()[..., :height, :width]
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

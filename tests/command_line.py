@@ -67,3 +67,12 @@ class Die(Callback):
     def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class TrustFiles(Callback):
+    """Let torchvision take files of CIFAR-10's names for the data set, whatever is in them."""
+
+    def __init__(self) -> None:
+        from torchvision.datasets import cifar
+
+        cifar.check_integrity = lambda path, md5: Path(path).is_file()

@@ -1,5 +1,6 @@
 """What several test files need."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +23,6 @@ TRANSLATORS = [cls for cls in (getattr(gans, name) for name in gans.__all__) if 
 def small(cls: type[AdversarialModule], **kwargs: Any) -> AdversarialModule:
     """The smallest sensible model of a class, for 16x16 grey images; every registered GAN accepts these arguments."""
     sizes = {"width": 4, "hidden": 16, "latent_dim": 8, "num_classes": CLASSES}
-    import inspect
-
     accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
     sizes = {name: value for name, value in sizes.items() if name in accepted}
     return cls(**{"image_shape": (1, 16, 16)} | sizes | kwargs)
@@ -37,6 +36,29 @@ def images(n: int = 32, shape: tuple[int, int, int] = (1, 16, 16), seed: int = 0
 def batch(n: int = 32, shape: tuple[int, int, int] = (1, 16, 16)) -> tuple[torch.Tensor, torch.Tensor]:
     """n random images and their classes."""
     return images(n, shape), torch.arange(n) % CLASSES
+
+
+def small_translator(cls: type[Translator], **kwargs: Any) -> Translator:
+    """The smallest sensible model of a class, for 32x32 grey images (enlarged from 8x8 in super-resolution)."""
+    sizes: dict[str, Any] = {
+        "width": 4,
+        "blocks": 1,
+        "domains": tuple("abc"),
+        "discriminator_width": 4,
+        "content": "mse",
+    }
+    accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
+    sizes = {name: value for name, value in sizes.items() if name in accepted}
+    return cls(**{"image_shape": (1, 32, 32)} | sizes | kwargs)
+
+
+def translator_batch(module: Translator, n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    """n random images with what the model's data has beside them: targets, images of another domain, or domains."""
+    if hasattr(module, "domains"):
+        return images(n, module.image_shape), torch.arange(n) % len(module.domains)
+    scale = getattr(module, "scale", 1)
+    channels, height, width = module.image_shape
+    return images(n, (channels, height // scale, width // scale), seed=1), images(n, module.image_shape)
 
 
 def fit(module: LightningModule, data: Any = None, batch_size: int = 4, **kwargs: Any) -> Trainer:
@@ -66,3 +88,9 @@ def seeded() -> None:
 def gan(request: pytest.FixtureRequest) -> Callable[..., AdversarialModule]:
     """Every registered GAN in turn, as a function from keyword arguments to a small model."""
     return lambda **kwargs: small(request.param, **kwargs)
+
+
+@pytest.fixture(params=TRANSLATORS, ids=lambda cls: cls.__name__)
+def translator(request: pytest.FixtureRequest) -> Callable[..., Translator]:
+    """Every registered GAN that turns images into images, as a function from keyword arguments to a small model."""
+    return lambda **kwargs: small_translator(request.param, **kwargs)

@@ -1,0 +1,259 @@
+"""What every GAN that turns images into images must do."""
+
+import copy
+
+import pytest
+import torch
+from conftest import fit, images, translator_batch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from callbacks import EMA
+from gans import SRGAN, CycleGAN, SRResNet
+from gans.base import frozen
+from gans.losses import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
+
+
+def sgd(lr):
+    return lambda p: torch.optim.SGD(p, lr=lr)
+
+
+def state(network):
+    return copy.deepcopy(network.state_dict())
+
+
+def changed(before, network):
+    return {key for key, value in network.state_dict().items() if not torch.equal(before[key], value)}
+
+
+def losses(module):
+    """The losses with the network each trains."""
+    pairs = [(module.discriminator_loss, module.discriminator), (module.generator_loss, module.generator)]
+    return pairs[isinstance(module, SRResNet) and not isinstance(module, SRGAN) :]
+
+
+@pytest.mark.parametrize("player", ["generator", "discriminator"])
+def test_a_step_changes_only_the_trained_network(translator, player):
+    other = {"generator": "discriminator", "discriminator": "generator"}[player]
+    module = translator(**{f"{other}_optimizer": sgd(0.0)})
+    if player == "discriminator" and len(losses(module)) == 1:
+        pytest.skip("has none")
+    before, before_other = state(getattr(module, player)), state(getattr(module, other))
+    parameters, others = ({name for name, _ in getattr(module, net).named_parameters()} for net in (player, other))
+    fit(module, translator_batch(module, 24), max_steps=3)
+    assert parameters <= changed(before, getattr(module, player))
+    assert not others & changed(before_other, getattr(module, other))
+
+
+def test_every_term_reaches_the_network_it_trains_and_no_other(translator):
+    module = translator()
+    batch = translator_batch(module)
+    for loss_of, network in losses(module):
+        module.zero_grad()
+        other = module.generator if network is module.discriminator else module.discriminator
+        with frozen(other):
+            loss, _ = loss_of(batch)
+            loss.backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+        assert all(p.grad is None for p in other.parameters())
+
+
+def test_every_logged_term_trains_the_network_whose_loss_it_is_in(translator):
+    module = translator()
+    batch = translator_batch(module)
+    for loss_of, network in losses(module):
+        _, logs = loss_of(batch)
+        for term in (term for name, term in logs.items() if name.startswith("loss/")):
+            gradients = torch.autograd.grad(term, list(network.parameters()), retain_graph=True, allow_unused=True)
+            assert any(g is not None and g.abs().sum() > 0 for g in gradients)
+
+
+def test_every_layer_that_is_built_is_used(translator):
+    module, used = translator(), set()
+    layers = [*module.generator.modules()] + ([*module.discriminator.modules()] if len(losses(module)) == 2 else [])
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, *_: used.add(layer))
+    for loss_of, _ in losses(module):
+        loss_of(translator_batch(module))
+    assert not [layer for layer in layers if layer not in used and not isinstance(layer, nn.ModuleList | nn.ModuleDict)]
+
+
+def test_fakes_are_made_once_an_update(translator):
+    """And with the gradients that the generator's loss needs."""
+    module = translator(n_critic=1)
+    made = []
+    fakes = module.fakes
+    module.fakes = lambda batch: made.append(fakes(batch)) or made[-1]
+    fit(module, translator_batch(module), max_steps=2)
+    assert len(made) == 2
+    first = made[0] if isinstance(made[0], torch.Tensor) else made[0][-1]
+    assert first.requires_grad
+
+
+def test_fakes_of_critic_steps_carry_no_graph(translator):
+    module = translator(n_critic=3)
+    if len(losses(module)) == 1:
+        pytest.skip("has no discriminator")
+    before = state(module.generator)
+    fit(module, translator_batch(module, 8), max_epochs=1)  # two batches: the generator's turn never comes
+    assert not {name for name, _ in module.generator.named_parameters()} & changed(before, module.generator)
+
+
+def test_accumulated_batches_are_each_translated(translator):
+    module = translator(n_critic=1, accumulate_grad_batches=2)
+    before = state(module.generator)
+    trainer = fit(module, translator_batch(module, 16), max_epochs=1)
+    assert trainer.global_step == 2
+    assert changed(before, module.generator)
+    assert not module._made
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [NonSaturating(), LeastSquares(), Wasserstein(), Hinge(), Relativistic()],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_any_adversarial_loss_trains_both_networks(translator, loss):
+    module = translator()
+    if not hasattr(module, "loss"):
+        pytest.skip("the loss is the paper's")
+    module.loss = loss
+    for loss_of, network in losses(module):
+        module.zero_grad()
+        value, _ = loss_of(translator_batch(module))
+        value.backward()
+        assert torch.isfinite(value)
+        assert sum(p.grad.abs().sum() for p in network.parameters() if p.grad is not None) > 0
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_precisions(translator, precision):
+    module = translator(n_critic=1)
+    before = state(module)
+    data = translator_batch(module, 16)
+    if precision == "64-true":
+        data = tuple(part.double() if part.is_floating_point() else part for part in data)
+    fit(module, data, max_steps=2, precision=precision)
+    assert all(torch.isfinite(v).all() for v in module.state_dict().values())
+    assert {name for name, _ in module.named_parameters()} <= changed(before, module)
+
+
+def test_losses_are_float32_under_autocast(translator):
+    module = translator()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for loss_of, _ in losses(module):
+            loss, logs = loss_of(translator_batch(module))
+            assert loss.dtype == torch.float32
+            assert all(v.dtype == torch.float32 for v in logs.values())
+
+
+# Pictures
+
+
+def translated(module, batch):
+    """Translations that do not depend on chance, with the domain asked for where there are several."""
+    if hasattr(module, "domains"):
+        return module.translate(batch[0], module.vector(batch[1]))
+    return module.translate(batch[0])
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 33), (5, 7), (64, 18), (1, 40)])
+def test_images_of_any_size_are_translated(translator, size):
+    module = translator()
+    picture = images(2, (1, *size))
+    result = translated(module, (picture, torch.zeros(2, dtype=torch.long)))
+    scale = getattr(module, "scale", 1)
+    assert result.shape == (2, 1, size[0] * scale, size[1] * scale)
+    assert result.dtype == torch.float32
+    assert result.abs().max() <= 1
+    assert not result.requires_grad
+
+
+def test_a_translation_is_that_of_the_image_alone_and_changes_nothing(translator):
+    module = translator()
+    fit(module, translator_batch(module), max_steps=2)  # so that running statistics are others than in the beginning
+    module.train()
+    before = state(module)
+    batch = translator_batch(module, 4)
+    torch.manual_seed(5)
+    together = translated(module, batch)
+    apart = torch.cat([translated(module, (batch[0][i : i + 1], batch[1][i : i + 1])) for i in range(4)])
+    if "Dropout" not in str(module.generator):
+        torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
+    assert not changed(before, module)
+    assert module.generator.training
+    shown = module.shown(batch)
+    assert shown.shape[0] == 4
+    assert shown.shape[1] >= 3
+    assert shown.shape[2:] == module.image_shape
+    assert module.generate(batch).shape == module.real(batch).shape == (4, *module.image_shape)
+
+
+def test_the_average_translates_where_there_is_one(translator):
+    module = translator()
+    module.start_averaging()
+    batch = translator_batch(module, 2)
+    torch.manual_seed(0)
+    before = translated(module, batch)
+    with torch.no_grad():
+        for p in module.generator.parameters():
+            p.add_(0.5)
+    torch.manual_seed(0)
+    assert torch.equal(translated(module, batch), before)
+    module.averaged_generator = None
+    torch.manual_seed(0)
+    assert not torch.equal(translated(module, batch), before)
+
+
+def test_predict_gives_every_image_under_its_name(translator):
+    module = translator()
+    (name, result), *others = module.predict_step((images(1, (1, 9, 20))[0], "folder/one"), 0).items()
+    scale = getattr(module, "scale", 1)
+    assert result.shape == (1, 9 * scale, 20 * scale)
+    assert name.startswith("folder/one")
+    assert len(others) == (2 if hasattr(module, "domains") else 0)
+
+
+# Checkpoints
+
+
+def test_a_resumed_run_equals_one_that_was_not_stopped(translator, tmp_path):
+    """Bit for bit, in mixed precision, with averaging, a schedule and, for CycleGAN, its pool of images."""
+
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 3, gamma=0.5)
+
+    def run(epochs, resume=None):
+        torch.manual_seed(3)
+        settings = {"pool_size": 6} if translator.__closure__[0].cell_contents is CycleGAN else {}
+        module = translator(n_critic=1, generator_scheduler=schedule, **settings)
+        data = torch.utils.data.TensorDataset(*translator_batch(module, 16))
+        # A DataLoader draws when it starts: here not from the global generator, like this project's own.
+        loader = torch.utils.data.DataLoader(data, batch_size=4, generator=torch.Generator())
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+        trainer = Trainer(
+            max_epochs=epochs, precision="bf16-mixed", callbacks=[EMA()], enable_model_summary=False, **quiet
+        )
+        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+        return module, trainer
+
+    whole, _ = run(4)
+    _, trainer = run(2)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    resumed, trainer = run(4, tmp_path / "half.ckpt")
+    assert trainer.global_step == 16
+    assert not changed(whole.state_dict(), resumed)
+    for domain, images_kept in whole.memory().items():
+        assert torch.equal(images_kept, resumed.memory()[domain])
+
+
+def test_a_checkpoint_translates_the_same(translator, tmp_path):
+    module = translator(n_critic=1)
+    fit(module, translator_batch(module), max_steps=2).save_checkpoint(tmp_path / "m.ckpt")
+    loaded = type(module).load_from_checkpoint(tmp_path / "m.ckpt")
+    torch.load(tmp_path / "m.ckpt", weights_only=True)
+    batch = translator_batch(module, 2)
+    torch.manual_seed(0)
+    expected = translated(module, batch)
+    torch.manual_seed(0)
+    assert torch.equal(translated(loaded, batch), expected)

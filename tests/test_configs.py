@@ -1,0 +1,171 @@
+"""Every shipped config trains: as it is, but on a few random pictures in the layout of its data set, for two steps."""
+
+import csv
+import math
+import pickle
+import shutil
+import struct
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from command_line import ROOT, run_train
+
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+TRAIN, TEST = 12, 4  # pictures
+RNG = np.random.default_rng(0)
+
+
+def noise(*shape):
+    return RNG.integers(256, size=shape, dtype=np.uint8)
+
+
+def write_pictures(folder, count, width, height, pattern="{}.jpg"):
+    """Random pictures, numbered from 1, in a new folder."""
+    folder.mkdir(parents=True)
+    for number in range(1, count + 1):
+        Image.fromarray(noise(height, width, 3)).save(folder / pattern.format(number))
+
+
+def write_mnist(data, name="MNIST"):
+    folder = data / name / "raw"
+    folder.mkdir(parents=True)
+    for prefix, count in (("train", TRAIN), ("t10k", TEST)):
+        head = struct.pack(">4i", 2051, count, 28, 28)
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(head + noise(count, 28, 28).tobytes())
+        labels = np.arange(count, dtype=np.uint8) % 10
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels.tobytes())
+
+
+def write_fashion_mnist(data):
+    write_mnist(data, "FashionMNIST")
+
+
+def write_cifar10(data):
+    folder = data / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        batch = {"data": noise(10, 3 * 32 * 32), "labels": list(range(10))}
+        (folder / name).write_bytes(pickle.dumps(batch))
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names.split()}))
+
+
+def write_lsun(data):
+    write_pictures(data / "lsun/0/0", TRAIN, 100, 80)
+    write_pictures(data / "lsun/0/1", TEST, 80, 100)
+
+
+def write_afhq(data):
+    for split, count in (("train", TRAIN), ("val", TEST)):
+        for domain in ("cat", "dog", "wild"):
+            write_pictures(data / "afhq" / split / domain, count, 128, 128)
+
+
+def write_celeba(data):
+    write_pictures(data / "celeba/img_align_celeba", TRAIN + TEST, 178, 218, "{:06}.jpg")
+    files = [f"{number:06}.jpg" for number in range(1, TRAIN + TEST + 1)]
+    names = "Attractive Black_Hair Blond_Hair Brown_Hair Male Smiling Young".split()
+    rows = [f"{file} {' '.join(RNG.choice(['-1', ' 1'], len(names)))}" for file in files]
+    text = "\n".join([str(len(files)), " ".join(names), *rows, ""])
+    (data / "celeba/list_attr_celeba.txt").write_text(text)
+    text = "".join(f"{file} {2 * (number >= TRAIN)}\n" for number, file in enumerate(files))
+    (data / "celeba/list_eval_partition.txt").write_text(text)
+
+
+def write_facades(data):
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        for domain in "AB":
+            write_pictures(data / f"facades/{split}{domain}", count, 256, 256, f"{{}}_{domain}.jpg")
+
+
+def write_cityscapes(data):
+    write_pictures(data / "cityscapes/train", TRAIN, 512, 256)
+    write_pictures(data / "cityscapes/val", TEST, 512, 256)
+
+
+def write_monet2photo(data):
+    for folder, count in {"trainA": TRAIN - 2, "trainB": TRAIN, "testA": TEST, "testB": TEST + 1}.items():
+        write_pictures(data / "monet2photo" / folder, count, 256, 256)
+
+
+def write_super_resolution(data):
+    write_pictures(data / "sr/train", TRAIN, 200, 150, "{}.png")
+    write_pictures(data / "sr/Set5", TEST, 90, 70, "{}.png")
+
+
+def write_photographs(data):
+    write_pictures(data / "photographs", TRAIN, 150, 200)
+
+
+def write_my_images(data):
+    write_pictures(data.parent / "my_images", TRAIN, 90, 70)
+
+
+# Where data sets lie by default, or their configs and the README say; none is written for Digits
+LAYOUTS = {
+    "AFHQ": write_afhq,
+    "CIFAR10": write_cifar10,
+    "LSUN": write_lsun,
+    "MNIST": write_mnist,
+    "CelebA": write_celeba,
+    "Cityscapes": write_cityscapes,
+    "Digits": lambda data: None,
+    "Facades": write_facades,
+    "FashionMNIST": write_fashion_mnist,
+    "ImageFolder": write_my_images,
+    "Monet2Photo": write_monet2photo,
+    "Restoration": write_photographs,
+    "SuperResolution": write_super_resolution,
+}
+# Less of everything but the networks and the images they are given
+QUICK = [
+    "--trainer.accelerator=cpu",
+    "--trainer.max_steps=2",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.limit_val_batches=1",
+    "--trainer.logger=false",
+    "--model.n_critic=1",
+    "--score.num_images=0",
+    "--health.every_n_steps=0",
+    "--samples.count=2",
+]
+BY_MODEL = {
+    "SRGAN": ["--model.content=mse"],  # in place of VGG19, which is a download
+}
+BY_DATA = {
+    "CIFAR10": ["--trainer.callbacks+=command_line.TrustFiles"],
+    "ImageFolder": ["--data.data_dir=my_images"],
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with all data sets in ``data``."""
+    folder = tmp_path_factory.mktemp("home")
+    for write in LAYOUTS.values():
+        write(folder / "data")
+    return folder
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT / "configs").with_suffix("").as_posix())
+def test_a_config_trains(path, home, tmp_path):
+    config = yaml.safe_load(path.read_text())
+    model, data = (config[key]["class_path"].rpartition(".")[2] for key in ("model", "data"))
+    assert data in LAYOUTS, f"{path.name} trains on {data}: write a few pictures in its layout, and name that in LAYOUTS"
+    batch_size = min(2, config["data"]["init_args"].get("batch_size", 2))
+    options = [f"--data.batch_size={batch_size}", *BY_MODEL.get(model, []), *BY_DATA.get(data, [])]
+    out = tmp_path / "out"
+    done = run_train(["--config", path, *QUICK, *options, f"--run_dir={out}"], home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert torch.load(out / "checkpoints/last.ckpt", weights_only=True, mmap=True)["global_step"] == 2
+    with Image.open(out / "samples/step_0000002.png") as picture:
+        assert min(picture.size) >= config["data"]["init_args"].get("image_size", 32)
+    with (out / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["loss/generator"]]
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert all(math.isfinite(float(value)) for row in rows for name, value in row.items() if name.startswith("loss/"))
+    shutil.rmtree(out)  # checkpoints of the large ones have half a gigabyte
