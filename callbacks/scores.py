@@ -153,13 +153,15 @@ class Score(Callback):
         # The first rank may have a batch more than the others, and all must count the same images.
         seen = trainer.strategy.broadcast(int(batches[0])) * self._loader_batch * trainer.world_size
         self._total = min(every, seen)
+        # Unpaired data goes through the domain with fewer images again; each real image counts once.
+        self._distinct = min(getattr(loader, "distinct", every), self._total)
         self._name = self._reference_name(trainer) if self._total == every else f"unnamed {self._total}"
         self._fake = Collector(self._extractor, self.num_images, self.batch_size, classify=True)
         self._collector = None
         if self._name not in self._real and (cached := Reference.load(self._cache_file())) is not None:
             self._real[self._name] = cached
         if self._name not in self._real:
-            count = min(self.num_real or self._total, self._total)
+            count = min(self.num_real or self._distinct, self._distinct)
             self._collector = Collector(self._extractor, count, self.batch_size, classify=False)
 
     def _reference_name(self, trainer: Trainer) -> str:
@@ -187,8 +189,8 @@ class Score(Callback):
         real = module.real(batch)
         first = number * self._loader_batch
         if self._collector is not None:
-            chosen = [i for i in range(len(real)) if share(first + i, 1, self._collector.count, self._total)]
-            start = before(first, self._collector.count, self._total)
+            chosen = [i for i in range(len(real)) if share(first + i, 1, self._collector.count, self._distinct)]
+            start = before(first, self._collector.count, self._distinct)
             self._collector.add(to_uint8(real[chosen]), start)
         count = share(first, len(real), self.num_images, self._total)
         start = before(first, self.num_images, self._total)

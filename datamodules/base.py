@@ -195,8 +195,9 @@ class ImageDataModule(LightningDataModule, ABC):
         """Decode and resize, once and for all."""
         self._splits.clear()  # look at the files anew
         for split in sorted(self.splits()):
-            shape = self._stored_shape(split)
-            build(self._cache(split), self._split(split).items, partial(self._decode, shape), shape, self.num_workers)
+            path, items = self._cache(split), self._split(split).items
+            shape = self._stored_shape(split)  # which may depend on what the items are
+            build(path, items, partial(self._decode, shape), shape, self.num_workers)
 
     def _cache(self, split: str) -> Path:
         return self.cache_dir / f"{self._split(split).name}.npy"

@@ -11,6 +11,13 @@ from datamodules.loader import PairBatch, UnpairedBatch, UnpairedLoader
 from datamodules.pictures import pictures_in
 
 
+class Pair(tuple[Path, ...]):
+    """The file that a pair lies in, or its two files."""
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self))
+
+
 class PairedFolder(ImageDataModule):
     """Pairs of your own: ``train/*`` and ``val/*`` (or ``test/*``) under data_dir, a pair a file.
 
@@ -70,14 +77,17 @@ class PairedFolder(ImageDataModule):
             )
         files = [pictures_in(folder) for folder in folders]
         if len(files) == 2:
-            names = [{self.name_of(path): path for path in paths} for paths in files]
+            names = [
+                {path.relative_to(folder).with_name(self.name_of(path)): path for path in paths}
+                for folder, paths in zip(folders, files, strict=True)
+            ]
             for mine, other, folder in ((names[0], names[1], folders[1]), (names[1], names[0], folders[0])):
-                missing = next((path for stem, path in mine.items() if stem not in other), None)
+                missing = next((path for name, path in mine.items() if name not in other), None)
                 if missing is not None:
                     raise MisconfigurationException(f"{missing} has no counterpart of the same name in {folder}")
-            pairs = [(path, names[1][stem]) for stem, path in names[0].items()]
+            pairs = [Pair((path, names[1][name])) for name, path in names[0].items()]
         else:
-            pairs = [(path,) for path in files[0]]
+            pairs = [Pair((path,)) for path in files[0]]
         return pairs, None, [path for pair in pairs for path in pair]
 
     def name_of(self, path: Path) -> str:

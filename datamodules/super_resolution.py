@@ -13,8 +13,11 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.base import ImageDataModule
+from datamodules.cache import fingerprint
 from datamodules.loader import ImageBatch, PairBatch
 from datamodules.pictures import pictures_in, upright
+
+ORIENTATION = 0x0112  # in EXIF, how the camera was held; by a quarter turn from 5 on
 
 
 class Tile(NamedTuple):
@@ -24,6 +27,9 @@ class Tile(NamedTuple):
     left: int
     top: int
     size: int
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 class SuperResolution(ImageDataModule):
@@ -88,7 +94,9 @@ class SuperResolution(ImageDataModule):
         sizes = {}
         for path in paths:
             with Image.open(path) as picture:
-                sizes[path] = picture.size
+                # Looked for in vain, it would make Pillow decode a whole PNG file.
+                turned = "exif" in picture.info and picture.getexif().get(ORIENTATION, 1) > 4
+                sizes[path] = picture.size[::-1] if turned else picture.size
         smallest = min(sizes, key=lambda path: min(sizes[path]))
         least = min(sizes[smallest])
         if least < self.image_size:
@@ -108,7 +116,8 @@ class SuperResolution(ImageDataModule):
         return _open(item.path).crop((item.left, item.top, item.left + item.size, item.top + item.size))
 
     def reference(self, split: str) -> str:
-        return f"{super().reference('train')}-{split}-{self.test_dir.name}-x{self.scale}"
+        key = fingerprint(pictures_in(self.test_dir, "test_dir"), self.test_dir)
+        return f"{super().reference('train')}-{split}-{key}-x{self.scale}"
 
     def prepare_data(self) -> None:
         pictures_in(self.test_dir, "test_dir")

@@ -171,11 +171,8 @@ class SRGAN(SRResNet):
         return self.n_critic
 
     def setup(self, stage: str) -> None:
-        if stage == "fit":
-            if self.content != "mse" and not self._features:
-                self._features = [VGGFeatures(self.content, self.vgg_weights)]
-            if self.pretrained and self.trainer.ckpt_path is None:
-                self._start_from(self.pretrained)
+        if stage == "fit" and self.content != "mse" and not self._features:
+            self._features = [VGGFeatures(self.content, self.vgg_weights)]
         super().setup(stage)
 
     def _start_from(self, path: str) -> None:
@@ -194,9 +191,12 @@ class SRGAN(SRResNet):
                     f"{self.generator.output.in_channels} and {self.blocks} blocks: train SRResNet with these settings"
                 ) from error
 
-    def on_fit_start(self) -> None:
+    def on_train_start(self) -> None:
+        super().on_train_start()
         for network in self._features:
             network.to(self.device)
+        if self.pretrained and not self.global_step:  # a resumed run has its weights
+            self._start_from(self.pretrained)
 
     def judge(self, images: Tensor) -> Tensor:
         """The discriminator's logits (N,)."""
@@ -238,20 +238,21 @@ class VGGFeatures(nn.Module):
 
     def __init__(self, layer: str, weights: str | None) -> None:
         super().__init__()
-        from torchvision.models import VGG19_Weights, vgg19
+        from torchvision.models import VGG19_Weights
+        from torchvision.models.vgg import cfgs, make_layers
 
+        self.layers = make_layers(cfgs["E"])[: VGG_LAYERS[layer]].eval().requires_grad_(False)
         way_out = "or give --model.content=mse, which needs none"
         try:
             if weights:
-                network = vgg19(weights=None)
-                network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+                state = torch.load(weights, map_location="cpu", weights_only=True)
             else:
-                network = vgg19(weights=VGG19_Weights.DEFAULT)
+                state = VGG19_Weights.DEFAULT.get_state_dict(check_hash=True, weights_only=True)
+            self.layers.load_state_dict({key: state[f"features.{key}"] for key in self.layers.state_dict()})
         except Exception as error:  # no network, no file, or whatever a file that holds something else leads to
             given = f"--model.vgg_weights={weights} is no state_dict of torchvision's vgg19"
             absent = f"VGG19 was not downloaded: fetch {VGG19_Weights.DEFAULT.url}, give it as --model.vgg_weights=FILE"
             raise MisconfigurationException(f"{given if weights else absent}, {way_out}") from error
-        self.layers = network.features[: VGG_LAYERS[layer]].eval().requires_grad_(False)
         mean, std = VGG19_Weights.DEFAULT.transforms().mean, VGG19_Weights.DEFAULT.transforms().std
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))

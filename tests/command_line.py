@@ -43,6 +43,17 @@ def run_train(arguments, folder, timeout=120):
     return finish(start(arguments, folder), folder, timeout)
 
 
+def assert_one_sentence(done, culprits):
+    """The run failed with one line that names the culprits, and nothing after it."""
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    for culprit in culprits:
+        assert culprit in sentence
+    assert done.stderr.rstrip().endswith(sentence)
+    assert len(sentence) < 500
+
+
 def _train(arguments, folder, variables):
     os.chdir(folder)
     os.environ.clear()

@@ -126,7 +126,6 @@ QUICK = [
     "--trainer.accelerator=cpu",
     "--trainer.max_steps=2",
     "--trainer.log_every_n_steps=1",
-    "--trainer.limit_val_batches=1",
     "--trainer.logger=false",
     "--model.n_critic=1",
     "--score.num_images=0",
@@ -134,6 +133,7 @@ QUICK = [
     "--samples.count=2",
 ]
 BY_MODEL = {
+    "CycleGAN": ["--data.image_size=64", "--data.load_size=72"],  # its networks are of one form for all sizes
     "SRGAN": ["--model.content=mse"],  # in place of VGG19, which is a download
 }
 BY_DATA = {
@@ -167,5 +167,6 @@ def test_a_config_trains(path, home, tmp_path):
     with (out / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["loss/generator"]]
     assert [row["step"] for row in rows] == ["1", "2"]
-    assert all(math.isfinite(float(value)) for row in rows for name, value in row.items() if name.startswith("loss/"))
+    losses = [float(value) for row in rows for name, value in row.items() if name.startswith("loss/") and value]
+    assert all(map(math.isfinite, losses))
     shutil.rmtree(out)  # checkpoints of the large ones have half a gigabyte

@@ -1,51 +1,20 @@
 """What every data set shares, on the digits."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import images as random_images
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
+from watch import QUIET, Watch, watch
 
-from datamodules import Digits, ImageFolder
+from datamodules import CIFAR10, Digits, ImageFolder
+from datamodules.cache import fit_image
 from datamodules.loader import ImageBatch
-
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "limit_val_batches": 0,
-}
-
-
-class Watch(LightningModule):
-    """Keeps the batches it is trained on."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(batch)
-        return self.weight.sum()
-
-    def validation_step(self, batch, batch_idx):
-        self.seen.append(batch)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
 
 def digits(tmp_path, **kwargs):
     return Digits(**{"data_dir": str(tmp_path), "image_size": 8, "batch_size": 100} | kwargs)
-
-
-def watch(data, **kwargs):
-    module = Watch()
-    Trainer(**QUIET | {"max_epochs": 1} | kwargs).fit(module, data)
-    return module.seen
 
 
 def test_the_model_gets_float_images_in_range_and_integer_labels(tmp_path):
@@ -209,3 +178,114 @@ def test_digits_are_scikit_learns(tmp_path):
     assert pixels.shape == (1797, 1, 32, 32)
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert torch.cat([batch.label for batch in batches]).bincount().min() > 170
+
+
+def coordinates(path, number=0, size=12):
+    """A picture whose pixels tell their row, column and the picture's number."""
+    rows, columns = np.mgrid[:size, :size]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.stack([rows, columns, np.full_like(rows, number)], 2).astype(np.uint8)).save(path)
+
+
+def cut_out_at(images):
+    """The top left corners of images that are parts of such pictures."""
+    pixels = ((images + 1) * 127.5).round().int()
+    corners = pixels[:, :2, 0, 0]
+    for axis, along in ((0, (1, 8, 1)), (1, (1, 1, 8))):
+        expected = corners[:, axis].view(-1, 1, 1) + torch.arange(8).view(along)
+        assert torch.equal(pixels[:, axis], expected.expand(-1, 8, 8))
+    return [tuple(corner) for corner in corners.tolist()]
+
+
+def test_training_images_are_cut_out_anywhere_each_at_a_place_of_its_own(tmp_path):
+    for number in range(50):
+        coordinates(tmp_path / f"train/{number:02}.png", number)
+    data = ImageFolder(data_dir=str(tmp_path / "train"), image_size=8, load_size=12, batch_size=50)
+    assert data.image_shape == (3, 8, 8)
+    seen = watch(data, max_epochs=10)
+    epochs = [cut_out_at(batch.image) for batch in seen]
+    assert set(epochs[0]) != set(epochs[1])
+    corners = sum(epochs, [])
+    assert set(corners) == {(top, left) for top in range(5) for left in range(5)}
+    counts = np.bincount([5 * top + left for top, left in corners])
+    assert ((counts - 20) ** 2 / 20).sum() < 51  # chi squared of 24 degrees of freedom: 99.9 % are below
+
+
+def test_evaluation_cuts_the_centre_out_of_training_images(tmp_path):
+    for number in range(3):
+        coordinates(tmp_path / f"train/{number}.png", number)
+    data = ImageFolder(data_dir=str(tmp_path / "train"), image_size=8, load_size=12, batch_size=2)
+    module = Watch()
+    Trainer(**QUIET | {"limit_val_batches": None}).validate(module, data, verbose=False)
+    assert cut_out_at(torch.cat([batch.image for batch in module.seen])) == [(2, 2)] * 3
+
+
+def test_test_images_are_resized_whole(tmp_path):
+    for folder in ("train", "test"):
+        coordinates(tmp_path / f"{folder}/1.png")
+    data = ImageFolder(data_dir=str(tmp_path), image_size=8, load_size=12, batch_size=1)
+    data.prepare_data()
+    (batch,) = data.val_dataloader()
+    expected = torch.from_numpy(fit_image(Image.open(tmp_path / "test/1.png"), 3, 8).copy())
+    assert torch.equal(batch.image[0], expected)
+    assert torch.equal(data.on_after_batch_transfer(batch, 0).image[0], expected / 127.5 - 1)
+
+
+def test_a_load_size_below_the_image_size_is_named(tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"^--data\.load_size must be at least 8; got 7$"):
+        digits(tmp_path, load_size=7)
+
+
+@pytest.fixture
+def animals(tmp_path):
+    """Folders of classes; the blue of a picture is its class."""
+    for number, name in enumerate(("ant", "bee", "cow")):
+        for split, count in (("train", 3), ("test", 2)):
+            for i in range(count):
+                coordinates(tmp_path / f"{split}/{name}/{i}.png", number)
+    return tmp_path
+
+
+def labelled(data, split):
+    """The number in every picture, and its label."""
+    data.prepare_data()
+    batches = list(data.ordered(split))
+    blue = torch.cat([batch.image[:, 2, 0, 0] for batch in batches])
+    return list(zip(blue.tolist(), torch.cat([batch.label for batch in batches]).tolist(), strict=True))
+
+
+def test_classes_are_labelled_in_the_order_asked_for(animals):
+    def folder(**kwargs):
+        return ImageFolder(data_dir=str(animals), image_size=12, batch_size=2, **kwargs)
+
+    everything, some, turned = folder(), folder(classes=["cow", "ant"]), folder(classes=["ant", "cow"])
+    assert (everything.domains, everything.num_classes) == (("ant", "bee", "cow"), 3)
+    assert (some.domains, some.num_classes) == (("cow", "ant"), 2)
+    for split, count in (("train", 3), ("test", 2)):
+        assert labelled(everything, split) == [(0, 0)] * count + [(1, 1)] * count + [(2, 2)] * count
+        assert labelled(some, split) == [(0, 1)] * count + [(2, 0)] * count
+        assert labelled(turned, split) == [(0, 0)] * count + [(2, 1)] * count
+    assert len({data.reference("test") for data in (everything, some, turned)}) == 3
+    blue = torch.cat([batch.image[:, 2, 0, 0] for batch in watch(some)]).add(1).mul(127.5).round()
+    assert set(blue.tolist()) == {0, 2}
+
+
+def test_classes_of_a_data_set_with_names_of_its_own(tmp_path, monkeypatch):
+    """Four images a class, filled with its number; torchvision would look for the published files."""
+    labels = np.arange(40) % 10
+    images = np.broadcast_to(labels[:, None, None, None], (40, 32, 32, 3)).astype(np.uint8)
+    dataset = type("Dataset", (), {"data": images, "targets": labels.tolist()})
+    monkeypatch.setattr(CIFAR10, "_dataset", lambda *_, **__: dataset)
+    data = CIFAR10(data_dir=str(tmp_path), batch_size=3, classes=["truck", "bird", "cat"])
+    assert data.domains == ("truck", "bird", "cat")
+    assert sorted(labelled(data, "test")) == [(2, 1)] * 4 + [(3, 2)] * 4 + [(9, 0)] * 4
+    assert CIFAR10().num_classes == len(set(CIFAR10().domains)) == 10
+
+
+def test_classes_that_are_not_there_are_named(animals, tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"^--data\.classes=cat must be of ant, bee, cow$"):
+        ImageFolder(data_dir=str(animals), classes=["cow", "cat"]).prepare_data()
+    with pytest.raises(MisconfigurationException, match=r"^--data\.classes=ten must be of 0, 1, 2, .*9$"):
+        digits(tmp_path, classes=["ten"]).prepare_data()
+    with pytest.raises(MisconfigurationException, match=r"=cow must be left out: there are no classes$"):
+        ImageFolder(data_dir=str(animals / "train/cow"), classes=["cow"]).prepare_data()
