@@ -47,10 +47,12 @@ class Samples(Callback):
         loader = trainer.val_dataloaders
         if not self.every_n_steps or not trainer.is_global_zero or loader is None:
             return
+        trainer.validating = True  # or the data module would cut out, mirror and augment them as in training
         for batch in loader:
             self._keep(trainer.strategy.batch_to_device(batch, dataloader_idx=0), trainer, pl_module)
             if self._missing(pl_module) <= 0:
                 break
+        trainer.training = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -178,7 +178,10 @@ class SRGAN(SRResNet):
     def _start_from(self, path: str) -> None:
         if not Path(path).is_file():
             raise MisconfigurationException(f"--model.pretrained={path} does not exist: give a checkpoint of SRResNet")
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        except Exception as error:  # whatever a file that holds something else leads to
+            raise MisconfigurationException(f"--model.pretrained={path} is no checkpoint of SRResNet") from error
         kinds = ("averaged_generator.", "generator.")
         kind = next((k for k in kinds if any(key.startswith(k) for key in state)), kinds[-1])
         weights = {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}

@@ -1,4 +1,4 @@
-"""Models that turn images into images, from the command line: trained for two steps, then given a folder to translate."""
+"""Models that turn images into images, from the command line: trained for two steps, then given a folder."""
 
 import numpy as np
 import pytest

@@ -6,7 +6,7 @@ Every GAN is trained by ``train.py`` in a process of its own, for the steps of i
 comes first. A line a figure is printed and written to ``results.csv``, beside the figure to compare it with:
 
 - pix2pix: L1 distance to the target, beside that of the mean training target, and of the untrained generator.
-- CycleGAN, DiscoGAN: L1 distance between an image and what comes back, beside that of the untrained generators.
+- CycleGAN, DiscoGAN: distance between an image and what comes back, beside that of the untrained generators.
 - StarGAN: share of translations that are of the domain asked for, to its own discriminator and to a small classifier
   that was trained on the data's classes, beside what these say of real images of the domain.
 
@@ -85,18 +85,17 @@ def to_target(model: Translator, untrained: Translator, data: Any) -> Figures:
 def cycle(model: CyclicTranslator, untrained: CyclicTranslator, data: Any) -> Figures:
     """CycleGAN and DiscoGAN."""
 
-    def errors(m: CyclicTranslator) -> tuple[float, float]:
-        distances: list[list[Tensor]] = [[], []]
+    def errors(m: CyclicTranslator) -> Tensor:
+        """L1 and squared, of A and of B."""
+        found = []
         for a, b in batches(data, data.val_split):
-            distances[0].append((m.translate(m.translate(a), to="a") - a).abs().mean((1, 2, 3)))
-            distances[1].append((m.translate(m.translate(b, to="a")) - b).abs().mean((1, 2, 3)))
-        return torch.cat(distances[0]).mean().item(), torch.cat(distances[1]).mean().item()
+            differences = m.translate(m.translate(a), to="a") - a, m.translate(m.translate(b, to="a")) - b
+            found.append(torch.stack([d.pow(p).abs().mean((1, 2, 3)) for d in differences for p in (1, 2)], 1))
+        return torch.cat(found).mean(0)
 
-    after, before = errors(model), errors(untrained)
-    return {
-        f"L1 of {name}, beside untrained": pair
-        for name, pair in zip(("A to B to A", "B to A to B"), zip(after, before, strict=True), strict=True)
-    }
+    names = [f"{kind} error of {way}" for way in ("A to B to A", "B to A to B") for kind in ("L1", "squared")]
+    pairs = zip(errors(model).tolist(), errors(untrained).tolist(), strict=True)
+    return {f"{name}, beside untrained": pair for name, pair in zip(names, pairs, strict=True)}
 
 
 @torch.no_grad()

@@ -10,15 +10,17 @@ import torch
 from conftest import small
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
 from torch import nn
+from watch import Watch
 
 from callbacks import EMA, MetricsFile, Score
 from callbacks.collect import read_statistics, write_statistics
-from callbacks.distances import kernel_distance, memorization_distance
+from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
 from callbacks.features import create
 from callbacks.images import to_uint8
 from callbacks.scores import record
-from datamodules import Digits
+from datamodules import Digits, UnpairedFolder
 from gans import DCGAN
 
 FRECHET = "score/frechet_pixels"
@@ -263,3 +265,106 @@ def test_images_that_may_be_asked_for():
             Score(num_images=num_images)
     with pytest.raises(MisconfigurationException, match=r"--score\.num_real .* 1$"):
         Score(num_real=1)
+
+
+class Negative(Watch):
+    """Translates images into their negatives."""
+
+    def generate(self, batch):
+        return -batch.a
+
+    def real(self, batch):
+        return batch.b
+
+
+@pytest.fixture
+def unpaired(tmp_path):
+    """Six images of A and four of B, in batches of three, the second of which repeats two of B."""
+    for domain, count in (("A", 6), ("B", 4)):
+        (tmp_path / f"data/train{domain}").mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng((number, count)).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"data/train{domain}/{number}.png")
+
+    def make(direction="AtoB", **kwargs):
+        return UnpairedFolder(str(tmp_path / "data"), direction, image_size=16, **{"batch_size": 3} | kwargs)
+
+    return make
+
+
+def of_domain(unpaired, domain):
+    """All images of a domain, once, in [-1, 1]."""
+    data = unpaired("AtoB" if domain == "A" else "BtoA", batch_size=1)
+    data.prepare_data()
+    count = {"A": 6, "B": 4}[domain]
+    return torch.cat([batch.a for batch in data.val_dataloader()])[:count] / 127.5 - 1
+
+
+def by_hand(real, fake):
+    """The Fréchet distance of pixels of images in [-1, 1]."""
+    pixels = create("pixels", None)
+    features = [pixels(to_uint8(images)).features.double() for images in (real, fake)]
+    return float(frechet_distance(*(part for f in features for part in (f.mean(0), f.T.cov()))))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 6])
+def test_each_real_image_of_the_shorter_domain_counts_once(unpaired, tmp_path, batch_size):
+    expected = by_hand(of_domain(unpaired, "B"), -of_domain(unpaired, "A"))
+    for _ in range(2):  # computed, and read again
+        data = unpaired(batch_size=batch_size)
+        entry = validate(score(tmp_path, num_images=6), Negative(), data, tmp_path)
+        assert entry["protocol"]["real_images"] == 4
+        assert entry["protocol"]["reference"].startswith("unpairedfolder-train_b-")
+        assert entry["scores"][FRECHET] == pytest.approx(expected, rel=1e-6)
+
+
+def test_images_made_of_a_shorter_domain_are_made_of_it_again(unpaired, tmp_path):
+    b = of_domain(unpaired, "B")
+    expected = by_hand(of_domain(unpaired, "A"), -torch.cat([b, b[:2]]))
+    entry = validate(score(tmp_path, num_images=6), Negative(), unpaired("BtoA"), tmp_path)
+    assert entry["protocol"]["real_images"] == 6
+    assert entry["scores"][FRECHET] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_subset_of_the_real_images_is_spread_over_those_that_are_distinct(unpaired, tmp_path):
+    entry = validate(score(tmp_path, num_images=6, num_real=2), Negative(), unpaired(), tmp_path)
+    expected = by_hand(of_domain(unpaired, "B")[[1, 3]], -of_domain(unpaired, "A"))
+    assert entry["protocol"]["real_images"] == 2
+    assert entry["scores"][FRECHET] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("batch_size", "batches", "real", "inputs"), [(3, 1, 3, 3), (1, 5, 4, 5)])
+def test_a_limited_validation_counts_the_real_images_that_it_sees(
+    unpaired, tmp_path, batch_size, batches, real, inputs
+):
+    """Before the shorter domain begins again, and after."""
+    run = trainer(tmp_path, score(tmp_path, num_images=inputs), limit_val_batches=batches)
+    run.validate(Negative(), unpaired(batch_size=batch_size), verbose=False)
+    entry = json.loads((tmp_path / "run/scores.json").read_text())["final"]
+    expected = by_hand(of_domain(unpaired, "B")[:real], -of_domain(unpaired, "A")[:inputs])
+    assert entry["protocol"]["real_images"] == real
+    assert entry["scores"][FRECHET] == pytest.approx(expected, rel=1e-6)
+
+
+def test_two_ranks_take_each_real_image_once(unpaired, tmp_path):
+    """The second rank has images 3 to 5, two of which are the shorter domain's first ones again."""
+    real, fake = {}, {}
+    for rank in range(2):
+        strategy = type("Strategy", (), {"root_device": torch.device("cpu"), "broadcast": staticmethod(lambda x: x)})
+        part = {"world_size": 2, "global_rank": rank, "strategy": strategy, "sanity_checking": False}
+        data = unpaired()
+        data.prepare_data()
+        data.trainer = stand_in = type("Trainer", (), part | {"training": False, "lightning_module": None})
+        stand_in.datamodule = data
+        callback = score(tmp_path, num_images=6)
+        callback._extractor = create("pixels", None)
+        loader = data.val_dataloader()
+        callback._begin(stand_in, Negative(), loader, [1])
+        (batch,) = loader
+        callback._take(stand_in, Negative(), data.on_after_batch_transfer(batch, 0), 0)
+        for found, collector in ((real, callback._collector), (fake, callback._fake)):
+            found |= zip(collector._numbers, torch.cat(collector._waiting), strict=True)
+            assert collector.count == {id(real): 4, id(fake): 6}[id(found)]
+    for found, images in ((real, of_domain(unpaired, "B")), (fake, -of_domain(unpaired, "A"))):
+        assert list(found) == list(range(len(images)))
+        assert torch.equal(torch.stack(list(found.values())), to_uint8(images))

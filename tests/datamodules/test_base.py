@@ -13,6 +13,7 @@ from datamodules import CIFAR10, Digits, ImageFolder
 from datamodules.cache import fit_image
 from datamodules.loader import ImageBatch
 
+
 def digits(tmp_path, **kwargs):
     return Digits(**{"data_dir": str(tmp_path), "image_size": 8, "batch_size": 100} | kwargs)
 

@@ -32,7 +32,7 @@ def domains(data, split):
     return [(count, *green) for count, green in zip(counts, greens, strict=True)]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def offline(monkeypatch):
     def fail(*_, **__):
         raise URLError("no network")
@@ -41,7 +41,7 @@ def offline(monkeypatch):
 
 
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
-def test_kaggles_layout_has_nothing_to_test_with(tmp_path, offline, direction):
+def test_kaggles_layout_has_nothing_to_test_with(tmp_path, direction):
     write(tmp_path, KAGGLE)
     (tmp_path / "monet_tfrec").mkdir()
     data = monet(tmp_path, direction=direction)
@@ -51,7 +51,7 @@ def test_kaggles_layout_has_nothing_to_test_with(tmp_path, offline, direction):
     assert domains(data, "train") == (expected if direction == "AtoB" else expected[::-1])
 
 
-def test_cyclegans_layout_has_test_images(tmp_path, offline):
+def test_cyclegans_layout_has_test_images(tmp_path):
     write(tmp_path, CYCLEGAN)
     data = monet(tmp_path)
     data.prepare_data()
@@ -75,14 +75,14 @@ def test_missing_files_are_fetched_once(tmp_path, monkeypatch):
     assert domains(data, "test") == [(3, 0), (4, 1)]
 
 
-def test_without_a_network_one_sentence_says_what_to_do(tmp_path, offline):
+def test_without_a_network_one_sentence_says_what_to_do(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"http.*monet2photo\.zip was not fetched .*by hand") as error:
         monet(tmp_path / "mine").prepare_data()
     assert str(tmp_path / "mine") in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_half_of_kaggles_archive_is_named(tmp_path, offline):
+def test_half_of_kaggles_archive_is_named(tmp_path):
     write(tmp_path, {"monet_jpg": (2, 0)})
     with pytest.raises(MisconfigurationException, match=r"photo_jpg is not a folder: .*monet_jpg and photo_jpg"):
         monet(tmp_path).prepare_data()

@@ -168,7 +168,9 @@ def test_streaming_gives_the_same_batches(tmp_path, layout):
         torch.manual_seed(1)
         streamed = watch(pairs(tmp_path, resident_bytes=0, num_workers=1, **options), max_epochs=2)
         assert len(resident) == len(streamed) == 8
-        assert all(torch.equal(x, y) for a, b in zip(resident, streamed, strict=True) for x, y in zip(a, b, strict=True))
+        assert all(
+            torch.equal(x, y) for a, b in zip(resident, streamed, strict=True) for x, y in zip(a, b, strict=True)
+        )
 
 
 def numbers(seen):

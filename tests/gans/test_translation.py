@@ -1,6 +1,8 @@
 """What every GAN that turns images into images must do."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -257,3 +259,30 @@ def test_a_checkpoint_translates_the_same(translator, tmp_path):
     expected = translated(module, batch)
     torch.manual_seed(0)
     assert torch.equal(translated(loaded, batch), expected)
+
+
+LARGE = """
+import resource, sys, time, torch, gans
+names = {"StarGAN": {"domains": ("a", "b")}}
+cls = getattr(gans, sys.argv[1])
+model = cls(image_shape=(3, int(sys.argv[2]), int(sys.argv[2])), **names.get(sys.argv[1], {}))
+image = torch.rand(3, 2000, 3000) * 2 - 1
+began = time.perf_counter()
+for result in model.predict_step((image, "photo"), 0).values():
+    scale = getattr(model, "scale", 1)
+    assert result.shape == (3, 2000 * scale, 3000 * scale)
+    break
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(f"{sys.argv[1]}: {peak:.1f} GiB, {time.perf_counter() - began:.0f} s")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"), [("Pix2Pix", 256), ("CycleGAN", 256), ("DiscoGAN", 64), ("StarGAN", 128), ("SRResNet", 96)]
+)
+def test_a_large_photograph_fits_into_memory(name, size):
+    """2000x3000 pixels with the papers' networks, on the CPU; prints memory and time."""
+    done = subprocess.run([sys.executable, "-c", LARGE, name, str(size)], capture_output=True, text=True, check=True)
+    print(done.stdout)
+    assert float(done.stdout.split()[1]) < 16
