@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.images import validation_batches
 from callbacks.randomness import isolated_rng
 
 WINS = 0.999  # of all pairs of a real and a generated image
@@ -123,8 +124,7 @@ class Health(Callback):
         if not has_held_out(trainer):
             return
         with isolated_rng(0, module.device):  # a DataLoader draws a random number when it starts
-            for held_out in trainer.val_dataloaders:  # type: ignore[union-attr]
-                held_out = trainer.strategy.batch_to_device(held_out, dataloader_idx=0)
+            for held_out in validation_batches(trainer):
                 if len(module.real(held_out)) == size:
                     self._held_out.append(held_out)
                 if len(self._held_out) == batches:

@@ -1,7 +1,9 @@
 """The one place where images leave the training range: pictures and scores are made from what these helpers return."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -48,3 +50,14 @@ def show(trainer: Trainer, name: str, picture: Tensor, path: Path, step: int) ->
             logger.log_image(name, [str(path)], step=step)
         elif hasattr(logger.experiment, "add_image"):  # TensorBoard
             logger.experiment.add_image(name, picture, step)
+
+
+def validation_batches(trainer: Trainer) -> Iterator[Any]:
+    """In training, the validation batches on the device: as in validation, not cut out, mirrored or augmented."""
+    for batch in trainer.val_dataloaders:  # type: ignore[union-attr]
+        trainer.validating = True
+        try:
+            batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        finally:
+            trainer.training = True
+        yield batch

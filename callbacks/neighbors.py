@@ -200,5 +200,5 @@ def training_images(trainer: Trainer) -> Any:
 
 
 def total_of(loader: Any) -> int:
-    """How many images a loader goes through."""
-    return getattr(loader, "total", None) or len(loader.dataset)
+    """How many images a loader goes through, each counted once."""
+    return getattr(loader, "distinct", None) or getattr(loader, "total", None) or len(loader.dataset)

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
-from callbacks.images import folder_of, grid, show, to_uint8, write_png
+from callbacks.images import folder_of, grid, show, to_uint8, validation_batches, write_png
 from callbacks.randomness import isolated_rng
 
 
@@ -44,15 +44,12 @@ class Samples(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn = trainer.global_step
-        loader = trainer.val_dataloaders
-        if not self.every_n_steps or not trainer.is_global_zero or loader is None:
+        if not self.every_n_steps or not trainer.is_global_zero or trainer.val_dataloaders is None:
             return
-        trainer.validating = True  # or the data module would cut out, mirror and augment them as in training
-        for batch in loader:
-            self._keep(trainer.strategy.batch_to_device(batch, dataloader_idx=0), trainer, pl_module)
+        for batch in validation_batches(trainer):
+            self._keep(batch, trainer, pl_module)
             if self._missing(pl_module) <= 0:
                 break
-        trainer.training = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

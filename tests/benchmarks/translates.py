@@ -98,12 +98,11 @@ def cycle(model: CyclicTranslator, untrained: CyclicTranslator, data: Any) -> Fi
     return {f"{name}, beside untrained": pair for name, pair in zip(names, pairs, strict=True)}
 
 
-@torch.no_grad()
 def domains(model: gans.StarGAN, _: gans.StarGAN, data: Any) -> Figures:
     """StarGAN."""
     classifier = classifier_of(data, Path("~/.cache/gan-lab").expanduser())
     judges = {
-        "its discriminator": lambda images: model.judge(images)[1].argmax(1),
+        "its discriminator": torch.no_grad()(lambda images: model.judge(images)[1].argmax(1)),
         "a classifier": lambda images: classifier(to_uint8(images)).logits.argmax(1),
     }
     right: dict[str, list[list[Tensor]]] = {name: [[], []] for name in judges}
