@@ -140,6 +140,7 @@ SMALLER = {
     "CycleGAN": ["--data.image_size=64", "--data.load_size=72"],
     "Pix2Pix": ["--data.image_size=64", "--data.load_size=72"],
     "StarGAN": ["--data.image_size=32"],
+    "StyleGAN": ["--data.image_size=32"],
 }
 BY_DATA = {
     "CIFAR10": ["--trainer.callbacks+=command_line.TrustFiles"],
@@ -168,7 +169,7 @@ def test_a_config_trains(path, home, tmp_path):
     )
     batch_size = min(2, settings.get("batch_size", 2))
     options = [f"--data.batch_size={batch_size}", *BY_MODEL.get(model, []), *BY_DATA.get(data, [])]
-    if settings.get("image_size", 0) > 64:
+    if settings.get("image_size", 0) >= 64:
         options += SMALLER.get(model, [])
     out = tmp_path / "out"
     done = run_train(["--config", path, *QUICK, *options, f"--run_dir={out}"], home, timeout=300)
