@@ -13,8 +13,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 PLACEHOLDERS = re.compile(r"RUN|HOST|\.\.\.|=last|--help|predict|validate")
 COMMANDS = [
     line.split("train.py")[1].partition("  #")[0].strip()
-    for text in (README, *(path.read_text() for path in CONFIGS))
-    for line in text.splitlines()
+    for line in README.splitlines()
     if "python train.py --config" in line and not PLACEHOLDERS.search(line)
 ]
 
