@@ -126,9 +126,15 @@ class ImageDataModule(LightningDataModule, ABC):
             they come from.
         """
 
-    @abstractmethod
     def open(self, item: Any) -> Any:
-        """The PIL picture of an item, or a tuple of ``layers`` pictures."""
+        """The PIL picture of an item, or a tuple of ``layers`` pictures; by default items are files."""
+        from PIL import Image
+
+        return Image.open(item)
+
+    def selection(self) -> tuple[Any, ...]:
+        """Settings that decide which of the images in the files are taken; they go into the images' name."""
+        return (self.classes,) if self.classes else ()
 
     def splits(self) -> set[str]:
         """The names that ``items`` is asked for."""
@@ -170,7 +176,7 @@ class ImageDataModule(LightningDataModule, ABC):
             if self.classes:
                 items, labels = self._of_classes(items, labels)
             channels, height, width = shape = self._stored_shape(split)
-            key = fingerprint(files, self.data_dir, shape, *([self.classes] if self.classes else []))
+            key = fingerprint(files, self.data_dir, shape, *self.selection())
             size = f"{height}x{width}x{channels}"
             self._splits[split] = Split(items, labels, f"{type(self).__name__.lower()}-{split}-{size}-{key}")
         return self._splits[split]

@@ -121,11 +121,6 @@ class CelebA(ImageDataModule):
         except IndexError as error:
             raise MisconfigurationException(f"{path} is damaged, a row is too short: download it anew") from error
 
-    def open(self, item: Path) -> Any:
-        from PIL import Image
-
-        return Image.open(item)
-
 
 def _rows(path: Path) -> Iterator[list[str]]:
     """The cells of every row of a table, separated by spaces or commas; empty rows are left out."""

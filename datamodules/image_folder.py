@@ -68,11 +68,6 @@ class ImageFolder(ImageDataModule):
         labels = [classes.index(name) for name, paths in pictures.items() for _ in paths]
         return paths, None if classes == [""] else labels, paths
 
-    def open(self, item: Path) -> Any:
-        from PIL import Image
-
-        return Image.open(item)
-
 
 def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
     """The image files of every class folder, in alphabetical order; those of a flat folder under an empty name."""

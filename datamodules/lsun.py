@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.base import ImageDataModule, Split
+from datamodules.base import ImageDataModule
 from datamodules.pictures import pictures_in
 
 URL = "http://dl.yf.io/lsun/scenes"
@@ -113,20 +113,15 @@ class LSUN(ImageDataModule):
         test = set(sorted(names, key=lambda name: (hashlib.sha256(name).digest(), name))[:count])
         return [name for name in names if (name in test) == (split == "test")]
 
-    def _split(self, split: str) -> Split:
-        new = split not in self._splits
-        items, labels, name = super()._split(split)
-        if new and self.test_share:  # the state of a database does not tell which of its images were taken
-            self._splits[split] = Split(items, labels, f"{name}-{self.test_share}")
-        return self._splits[split]
+    def selection(self) -> tuple[Any, ...]:
+        """The state of a database does not tell which of its images were taken."""
+        return *super().selection(), *([self.test_share] if self.test_share else [])
 
     def open(self, item: Record | Path) -> Any:
-        from PIL import Image
-
         if isinstance(item, Path):
-            return Image.open(item)
+            return super().open(item)
         with _environment(item.database).begin() as transaction:
-            return Image.open(io.BytesIO(transaction.get(item.key)))
+            return super().open(io.BytesIO(transaction.get(item.key)))
 
 
 def _keys(database: Path) -> list[bytes]:

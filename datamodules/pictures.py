@@ -66,14 +66,15 @@ class NamedPictures(Dataset):
 
     def __init__(self, folder: Path, channels: int) -> None:
         self.channels = channels
-        self.pictures: dict[str, Path] = {}
+        pictures: dict[str, Path] = {}
         for path in pictures_in(folder, "predict_dir"):
             name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in self.pictures:
+            if name in pictures:
                 raise MisconfigurationException(
-                    f"{path} and {self.pictures[name]} would have results of one name: rename one of them"
+                    f"{path} and {pictures[name]} would have results of one name: rename one of them"
                 )
-            self.pictures[name] = path
+            pictures[name] = path
+        self.pictures = list(pictures.items())
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -81,7 +82,7 @@ class NamedPictures(Dataset):
     def __getitem__(self, number: int) -> tuple[Tensor, str]:
         from PIL import Image
 
-        name, path = list(self.pictures.items())[number]
+        name, path = self.pictures[number]
         try:
             pixels = np.array(upright(Image.open(path), self.channels))
         except Exception as error:  # whatever PIL raises on bytes that are no picture

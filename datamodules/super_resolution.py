@@ -129,8 +129,7 @@ class SuperResolution(ImageDataModule):
         return DataLoader(pictures, batch_size=1, collate_fn=lambda batch: batch[0])
 
     def _finished(self, image: Tensor) -> Tensor:
-        training = bool(self.trainer and self.trainer.training)
-        return super()._finished(image) if training else self._as_float(image)  # test images stay whole
+        return super()._finished(image) if self._training else self._as_float(image)  # test images stay whole
 
     def assemble(self, image: Tensor, label: Tensor | None) -> PairBatch:
         return PairBatch(reduced(image, self.scale), image)

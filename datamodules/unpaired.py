@@ -64,11 +64,6 @@ class UnpairedFolder(ImageDataModule):
         paths = pictures_in(folder)
         return paths, None, paths
 
-    def open(self, item: Path) -> Any:
-        from PIL import Image
-
-        return Image.open(item)
-
     def reference(self, split: str) -> str:
         """The images of the target domain, which scores compare with."""
         return super().reference(f"{split}_b")

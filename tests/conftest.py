@@ -1,5 +1,6 @@
 """What several test files need."""
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -76,6 +77,21 @@ def fit(module: LightningModule, data: Any = None, batch_size: int = 4, **kwargs
     trainer = Trainer(**quiet | kwargs)
     trainer.fit(module, loader)
     return trainer
+
+
+def sgd(lr: float) -> Callable[[Any], torch.optim.SGD]:
+    """Gradient descent, as a constructor of optimizers; with a rate of 0 it moves nothing."""
+    return lambda p: torch.optim.SGD(p, lr=lr)
+
+
+def state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all weights and buffers."""
+    return copy.deepcopy(network.state_dict())
+
+
+def changed(before: dict[str, torch.Tensor], network: torch.nn.Module) -> set[str]:
+    """Names of the weights and buffers that are others than before."""
+    return {key for key, value in network.state_dict().items() if not torch.equal(before[key], value)}
 
 
 @pytest.fixture(autouse=True)

@@ -88,6 +88,12 @@ def train(config: Path, run: Path, options: argparse.Namespace) -> float:
     return megabytes
 
 
+def trained_seconds(checkpoint: dict[str, Any]) -> float:
+    """How long the training that wrote a checkpoint took."""
+    timer = next(state for key, state in checkpoint["callbacks"].items() if key.startswith("Timer"))
+    return timer["time_elapsed"]["train"]
+
+
 def load(run: Path, trained: bool) -> AdversarialModule:
     """The model of a run, with its last weights or as it was before training."""
     config = yaml.safe_load((run / "config.yaml").read_text())
@@ -199,8 +205,7 @@ def main() -> None:
         run = options.out / name.replace("/", "-")
         peak = train(config, run, options)
         checkpoint = torch.load(run / "checkpoints/last.ckpt", map_location="cpu", weights_only=True)
-        timer = next(state for key, state in checkpoint["callbacks"].items() if key.startswith("Timer"))
-        seconds, steps = timer["time_elapsed"]["train"], checkpoint["global_step"]
+        seconds, steps = trained_seconds(checkpoint), checkpoint["global_step"]
         batch = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["batch_size"]
         model, untrained = load(run, trained=True), load(run, trained=False)
         majority = isinstance(model, gans.InfoGAN)

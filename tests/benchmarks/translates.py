@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 import yaml
-from learns import ROOT, train
+from learns import ROOT, train, trained_seconds
 from lightning.pytorch import seed_everything
 from torch import Tensor
 
@@ -57,13 +57,13 @@ def batches(data: Any, split: str) -> Iterator[Any]:
         yield data.on_after_batch_transfer(batch, 0)
 
 
-def models_of(run: Path) -> tuple[Translator, Translator, int]:
-    """The model with its last weights, as it was before training, and the steps in between."""
+def models_of(run: Path) -> tuple[Translator, Translator, dict[str, Any]]:
+    """The model with its last weights, as it was before training, and the checkpoint."""
     path = run / "checkpoints/last.ckpt"
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     cls = getattr(gans, checkpoint["gan"]["class"].rpartition(".")[2])
     seed_everything(0, verbose=False)
-    return cls.load_from_checkpoint(path), cls.untrained(checkpoint).eval(), checkpoint["global_step"]
+    return cls.load_from_checkpoint(path), cls.untrained(checkpoint).eval(), checkpoint
 
 
 def to_target(model: Translator, untrained: Translator, data: Any) -> Figures:
@@ -135,19 +135,17 @@ def main() -> None:
     )
     for name in options.gans:
         config = ROOT / "configs" / f"{CONFIGS[name]}.yaml"
-        settings = yaml.safe_load(config.read_text())["data"]["init_args"]
-        data_dir = str(Path(settings.get("data_dir", "data")).resolve())
+        settings = yaml.safe_load(config.read_text())
+        data_dir = str(Path(settings["data"]["init_args"].get("data_dir", "data")).resolve())
         options.override = list(override)
         if name == "stargan" and (Path(data_dir) / "cifar10/train").is_dir():  # CIFAR-10 as folders of JPEG files
             data_dir += "/cifar10"
             options.override.append("--data=datamodules.ImageFolder")
-        options.data_dir, options.steps = data_dir, yaml.safe_load(config.read_text())["trainer"]["max_steps"]
+        options.data_dir, options.steps = data_dir, settings["trainer"]["max_steps"]
         run = options.out / name
         train(config, run, options)
-        checkpoint = torch.load(run / "checkpoints/last.ckpt", map_location="cpu", weights_only=True)
-        timer = next(state for key, state in checkpoint["callbacks"].items() if key.startswith("Timer"))
-        minutes = timer["time_elapsed"]["train"] / 60
-        model, untrained, steps = models_of(run)
+        model, untrained, checkpoint = models_of(run)
+        minutes, steps = trained_seconds(checkpoint) / 60, checkpoint["global_step"]
         data = data_of(run)
         measure = to_target if name == "pix2pix" else domains if name == "stargan" else cycle
         for figure, (value, beside) in measure(model, untrained, data).items():  # type: ignore[operator]

@@ -5,10 +5,11 @@ import torch
 import yaml
 from conftest import images
 from kornia import augmentation as kornia
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torchvision.utils import save_image
+from watch import QUIET, Watch, watch
 
 from command_line import ROOT, run_train
 from datamodules import Digits, ImageFolder, PairedFolder, SuperResolution, UnpairedFolder
@@ -16,14 +17,6 @@ from datamodules.augmentation import Augmentation
 from datamodules.loader import ImageBatch
 from datamodules.super_resolution import reduced
 
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "limit_val_batches": 0,
-}
 GREY = {
     "flip": lambda: kornia.RandomHorizontalFlip(),
     "affine": lambda: kornia.RandomAffine(degrees=20, translate=(0.1, 0.1), p=1.0),
@@ -51,31 +44,6 @@ class Negative(nn.Module):
         assert x.max() <= 1
         chosen = torch.rand(len(x), 1, 1, 1) < 0.5
         return torch.where(chosen, self.one - x, x)
-
-
-class Watch(LightningModule):
-    """Keeps the batches it is trained on and evaluated with."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.seen = []
-
-    def training_step(self, batch, batch_idx):
-        self.seen.append(batch)
-        return self.weight.sum()
-
-    def validation_step(self, batch, batch_idx):
-        self.seen.append(batch)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def watch(data, **kwargs):
-    module = Watch()
-    Trainer(**QUIET | {"max_epochs": 1} | kwargs).fit(module, data)
-    return module.seen
 
 
 def digits(tmp_path, *augment, **kwargs):

@@ -5,7 +5,7 @@ import copy
 import lightning
 import pytest
 import torch
-from conftest import batch, fit, images, small
+from conftest import batch, changed, fit, images, sgd, small, state
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -18,18 +18,6 @@ from gans.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, R
 from gans.noise import NoiseGAN
 from gans.optimizers import Adam
 from gans.penalties import R1, GradientPenalty
-
-
-def sgd(lr):
-    return lambda p: torch.optim.SGD(p, lr=lr)
-
-
-def state(network):
-    return copy.deepcopy(network.state_dict())
-
-
-def changed(before, network):
-    return {key for key, value in network.state_dict().items() if not torch.equal(before[key], value)}
 
 
 class Recorder(Callback):

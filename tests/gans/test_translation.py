@@ -1,12 +1,11 @@
 """What every GAN that turns images into images must do."""
 
-import copy
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import fit, images, translator_batch
+from conftest import changed, fit, images, sgd, state, translator_batch
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -14,18 +13,6 @@ from callbacks import EMA
 from gans import SRGAN, CycleGAN, SRResNet
 from gans.base import frozen
 from gans.losses import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
-
-
-def sgd(lr):
-    return lambda p: torch.optim.SGD(p, lr=lr)
-
-
-def state(network):
-    return copy.deepcopy(network.state_dict())
-
-
-def changed(before, network):
-    return {key for key, value in network.state_dict().items() if not torch.equal(before[key], value)}
 
 
 def losses(module):
