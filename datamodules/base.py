@@ -37,7 +37,7 @@ class ImageDataModule(LightningDataModule, ABC):
         data_dir: Folder of the data set.
         image_size: Height and width of the images.
         batch_size: Images a batch, on each device.
-        num_workers: Processes that stream images, and threads that decode them the first time.
+        num_workers: Threads that decode images the first time, and that read them ahead where they are streamed.
         resident_bytes: Resized images up to this size are kept in memory (on the GPU where they fit), larger sets are
             streamed from disk.
         cache_dir: Folder for the resized images; by default ``.cache`` in data_dir.
@@ -343,6 +343,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _as_float(self, image: Tensor) -> Tensor:
         """uint8 images in [-1, 1], in the type that the model computes in."""
+        if image.device.type == "cpu":  # NumPy takes memory in large pages, which is faster for large images
+            image = torch.from_numpy(np.empty(image.shape, np.float32)).copy_(image)
         image = image.float().div_(127.5).sub_(1)
         module = self.trainer.lightning_module if self.trainer else None
         return image.to(module.dtype) if module else image

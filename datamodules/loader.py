@@ -1,13 +1,14 @@
 """Batches of images by index: shuffled anew every epoch for training, in order for evaluation."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 
 class ImageBatch(NamedTuple):
@@ -54,7 +55,7 @@ class Loader:
         seed: Seed of the order.
         rank: Which of the ranks this is.
         world_size: How many ranks there are.
-        num_workers: Processes that read a streamed file.
+        num_workers: Threads that read a streamed file ahead; 0 reads a batch when it is asked for.
         chosen: Numbers of the images of an epoch, (M,), with repetitions; by default all, once.
 
     Attributes:
@@ -126,17 +127,29 @@ class Loader:
             )
 
     def _streamed(self, indices: list[Tensor]) -> Iterator[ImageBatch]:
+        """Batches that threads read ahead: copying rows of a mapped file leaves Python's lock alone.
+
+        Worker processes would spend many times as long on sending the images as on reading them.
+        """
         assert isinstance(self.images, Path)
-        return iter(
-            DataLoader(
-                _File(self.images, self.labels),
-                batch_size=None,
-                sampler=indices,  # type: ignore[arg-type]
-                num_workers=self.num_workers,
-                pin_memory=torch.cuda.is_available(),
-                generator=torch.Generator(),  # or starting the workers would draw from the global one
+        images = np.load(self.images, mmap_mode="r")
+
+        def read(part: Tensor) -> ImageBatch:
+            return ImageBatch(
+                torch.from_numpy(images[part.numpy()]), None if self.labels is None else self.labels[part]
             )
-        )
+
+        pool = ThreadPoolExecutor(max(1, self.num_workers))
+        ahead: deque[Future[ImageBatch]] = deque()
+        try:
+            for part in indices:
+                ahead.append(pool.submit(read, part))
+                if len(ahead) > 2 * self.num_workers:
+                    yield _pinned(ahead.popleft().result())
+            while ahead:
+                yield _pinned(ahead.popleft().result())
+        finally:  # also when the epoch is left in the middle
+            pool.shutdown(cancel_futures=True)
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: the seed and epoch of its order, and the images of the epoch that are done."""
@@ -197,17 +210,8 @@ def _forever(loader: Loader) -> Iterator[ImageBatch]:
         yield from loader
 
 
-class _File(Dataset):
-    """Batches of a ``.npy`` file by the image numbers in them; every worker opens the file for itself."""
-
-    def __init__(self, path: Path, labels: Tensor | None) -> None:
-        self.path = path
-        self.labels = labels
-        self._images: np.ndarray | None = None
-
-    def __getitem__(self, indices: Tensor) -> ImageBatch:
-        if self._images is None:
-            self._images = np.load(self.path, mmap_mode="r")
-        return ImageBatch(
-            torch.from_numpy(self._images[indices.numpy()]), None if self.labels is None else self.labels[indices]
-        )
+def _pinned(batch: ImageBatch) -> ImageBatch:
+    """The batch where a GPU fetches it without making the program wait."""
+    if not torch.cuda.is_available():
+        return batch
+    return ImageBatch(batch.image.pin_memory(), None if batch.label is None else batch.label.pin_memory())

@@ -7,7 +7,9 @@ what is kept.
 
 import copy
 import inspect
+import os
 import random
+import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -76,6 +78,11 @@ def autocast_cache() -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
+def uncompiled() -> Any:
+    """A context in which compiled networks run uncompiled: in evaluation, and where they are differentiated twice."""
+    return torch.compiler.set_stance("force_eager")
+
+
 class AdversarialModule(LightningModule, ABC):
     """Two networks trained against each other.
 
@@ -95,6 +102,7 @@ class AdversarialModule(LightningModule, ABC):
         channels_last: Keep convolution weights in the memory order (NHWC) that is faster on most devices.
         diff_augment: Policy such as color,translation,cutout: what the discriminator sees, real and generated alike, is
             augmented differentiably, so that few images suffice and the generator does not learn the augmentation.
+        compile: Compile the networks with torch.compile, in the first step; pictures and scores use them uncompiled.
 
     Raises:
         MisconfigurationException: An argument is out of range.
@@ -120,6 +128,7 @@ class AdversarialModule(LightningModule, ABC):
         gradient_clip_val: float | None = None,
         channels_last: bool = True,
         diff_augment: str | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {"n_critic": n_critic, "accumulate_grad_batches": accumulate_grad_batches}.items():
@@ -140,6 +149,7 @@ class AdversarialModule(LightningModule, ABC):
         self.gradient_clip_val = gradient_clip_val
         self.channels_last = channels_last
         self.diff_augment = None if diff_augment is None else DiffAugment(diff_augment)
+        self.compiles = compile
         self.averaged_generator = None
         self._critic_updates = 0  # since the last generator update
         self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
@@ -250,7 +260,9 @@ class AdversarialModule(LightningModule, ABC):
         for batch in batches:
             with autocast_cache():
                 loss, logs = loss_of(batch)
-            self.manual_backward(loss / len(batches) if len(batches) > 1 else loss)
+            # Outside autocast, or what a penalty differentiates twice would be rounded to half precision.
+            with torch.autocast(self.device.type, enabled=False):
+                self.manual_backward(loss / len(batches) if len(batches) > 1 else loss)
         return logs
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -322,7 +334,7 @@ class AdversarialModule(LightningModule, ABC):
         training = network.training
         network.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), uncompiled():
                 yield network
         finally:
             network.train(training)
@@ -338,10 +350,28 @@ class AdversarialModule(LightningModule, ABC):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
         if stage == "fit" and self.diff_augment is not None:
-            networks = self.discriminator
-            for network in networks.values() if isinstance(networks, nn.ModuleDict) else [networks]:
+            for network in _single(self.discriminator):
                 if self.diff_augment.before not in network._forward_pre_hooks.values():  # a second fit finds it there
                     network.register_forward_pre_hook(self.diff_augment.before)
+        if stage == "fit" and self.compiles:
+            compilers = os.environ.get("CXX", "c++"), "g++", "clang++", "cl"
+            if self.trainer.strategy.root_device.type == "cpu" and not any(map(shutil.which, compilers)):
+                raise MisconfigurationException(
+                    "--model.compile=true needs a C++ compiler on the CPU: install one, such as g++, or leave it out"
+                )
+            self.compile_networks()
+
+    def compile_networks(self) -> None:
+        """Let torch.compile take each network whole; names and values of weights stay as they are.
+
+        Each is compiled for fixed shapes in the ways that training calls it, with and without gradients, and not again.
+        """
+        for network in (*_single(self.generator), *_single(self.discriminator)):
+            # Inductor cannot train with spectral norm of weights that have so few columns, such as 1x1 convolutions of
+            # images: what it keeps for the backward pass is changed by the next forward pass (torch 2.15).
+            vectors = [b for name, b in network.named_buffers() if name.endswith("parametrizations.weight.0._v")]
+            if all(v.numel() >= 8 for v in vectors):
+                network.compile(dynamic=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mine = {"rng": _rng_state(), "memory": self.memory()}
@@ -420,6 +450,11 @@ class AdversarialModule(LightningModule, ABC):
         if not average:
             model.averaged_generator = None
         return model.to(map_location).eval()
+
+
+def _single(networks: nn.Module) -> list[nn.Module]:
+    """The networks that are called one by one."""
+    return list(networks.values()) if isinstance(networks, nn.ModuleDict) else [networks]
 
 
 def _is_plain(value: Any) -> bool:

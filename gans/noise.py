@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from gans.base import AdversarialModule, Loss, frozen, full_precision, images_of
+from gans.base import AdversarialModule, Loss, frozen, full_precision, images_of, uncompiled
 from gans.losses import AdversarialLoss, NonSaturating
 from gans.penalties import Penalty
 
@@ -164,7 +164,7 @@ class NoiseGAN(AdversarialModule):
         not its average: other outputs than these are not what the discriminator has learned to tell apart.
         """
         real, classes = images_of(batch), self.classes_of(batch)
-        with frozen(self.generator), frozen(self.discriminator):
+        with frozen(self.generator), frozen(self.discriminator), uncompiled():
             random = self.random_classes(len(real))
             fake = self.generator(self.noise(len(real)), *random)
             scores = self.judge(real, *classes), self.judge(fake, *random)

@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from gans.base import full_precision, uncompiled
+
 
 class Penalty(ABC):
     """What every penalty provides.
@@ -49,12 +51,12 @@ class R1(Penalty):
 
 
 def _gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Gradient of every image's score with respect to its pixels, (N, C * H * W), itself differentiable."""
+    """Gradient of every image's score with respect to its pixels, (N, C * H * W), itself differentiable.
+
+    In full precision, since half of it underflows in the gradient of a gradient, and uncompiled, since torch.compile
+    cannot differentiate twice.
+    """
     images = images.detach().requires_grad_()
-    # Half precision would underflow in the gradient of a gradient; bfloat16 has float32's range.
-    kind = images.device.type
-    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
-    with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and not half, dtype=torch.bfloat16):
-        scores = discriminator(images)
-    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    return gradient.float().flatten(1) if gradient.dtype in (torch.float16, torch.bfloat16) else gradient.flatten(1)
+    with torch.autocast(images.device.type, enabled=False), uncompiled():
+        (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    return full_precision(gradient.flatten(1))

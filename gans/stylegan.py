@@ -166,17 +166,18 @@ class StyleGenerator(nn.Module, ABC):
         if not self.training:
             return self.synthesis(w if self.truncation == 1 else self.truncate(w, self.truncation))
         self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - 0.995)
-        # Drawn on the CPU, so that the device need not be waited for.
-        if torch.rand(()) < self.style_mixing:
-            cutoff = int(torch.randint(1, self.active_layers(), ()))
-            w = self.mix(w, self.mapping(torch.randn_like(z)), cutoff)
-        return self.synthesis(w)
+        if not self.style_mixing:
+            return self.synthesis(w)
+        # Drawn on the CPU and not branched on, so that the device need not be waited for and the network compiles.
+        mixed = torch.rand(()) < self.style_mixing
+        cutoff = torch.where(mixed, torch.randint(1, self.active_layers(), ()), self.layers)
+        return self.synthesis(self.mix(w, self.mapping(torch.randn_like(z)), cutoff))
 
     def active_layers(self) -> int:
         """Layers in use; fewer than all while the networks grow."""
         return self.layers
 
-    def mix(self, first: Tensor, second: Tensor, cutoff: int) -> Tensor:
+    def mix(self, first: Tensor, second: Tensor, cutoff: int | Tensor) -> Tensor:
         """One w for every layer, (N, layers, latent_dim): ``first`` for so many layers, ``second`` for the others."""
         return torch.where(self._below(cutoff), first[:, None], second[:, None])
 
@@ -187,7 +188,7 @@ class StyleGenerator(nn.Module, ABC):
         """
         return torch.where(self._below(8), (self.w_mean + psi * (w - self.w_mean))[:, None], w[:, None])
 
-    def _below(self, cutoff: int) -> Tensor:
+    def _below(self, cutoff: int | Tensor) -> Tensor:
         return torch.arange(self.layers, device=self.w_mean.device)[:, None] < cutoff
 
     def for_every_layer(self, w: Tensor) -> Tensor:
@@ -468,6 +469,11 @@ class StyleGAN(StyledGAN):
             raise MisconfigurationException(f"--model.style_mixing must be from 0 to 1; got {style_mixing}")
         if grow_images < 0:
             raise MisconfigurationException(f"--model.grow_images must be 0 or more; got {grow_images}")
+        if grow_images and self.compiles:
+            raise MisconfigurationException(
+                "--model.compile=true does not go with --model.grow_images, which changes the networks in every step: "
+                "leave out one of them"
+            )
         styles = {"mapping_layers": mapping_layers, "style_mixing": style_mixing, "truncation": truncation}
         self.build(
             Generator(channels, size, latent_dim, width, grow_images, **styles),

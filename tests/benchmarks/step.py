@@ -1,95 +1,163 @@
-"""Images a second of ``Trainer.fit`` beside a hand-written PyTorch loop on the same networks and data.
+"""Images a second of ``Trainer.fit`` for every GAN, beside plain PyTorch and beside the bare networks.
 
-    python tests/benchmarks/step.py [--precision bf16-mixed] [--channels_last false] [--width 32] [--batch_size 64]
+    python tests/benchmarks/step.py [--gans DCGAN StyleGAN] [--batch_size 64] [--width 32] [--image_size 32]
 
-The two take turns in one process; the medians over all turns and their ratio are printed. Data are scikit-learn's
-digits at 32 px, resident in memory.
+Three contenders take turns in one process, a few batches each, on networks of the same size:
+
+- ``Trainer.fit`` with a data module whose images are in memory;
+- the training spelled out in plain PyTorch (``by_hand.py``), with a permutation of images in memory;
+- the bare forward and backward passes and optimizer steps of that, on one and the same random batch over and over,
+  which is the most that these networks and this machine have in them.
+
+All of it in float32 and under bf16-mixed, in both memory orders of convolutions, and compiled. Images a second are real
+images; medians over all turns, and medians of the ratios of neighbouring turns. Images are random; networks are narrower
+than the papers' (``--width``), which leaves less time to hide anything in.
 """
 
 import argparse
+import copy
+import inspect
 import logging
 import statistics
+import tempfile
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from lightning.pytorch import Callback, Trainer
-from torch import nn
+from by_hand import by_hand
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from machine import machine, synchronise
+from tqdm import tqdm
 
-from datamodules import Digits
-from gans import DCGAN
-from gans.optimizers import Adam
+import gans
+from datamodules import ImageFolder, PairedFolder, SuperResolution, UnpairedFolder
+from datamodules.super_resolution import reduced
+from gans.base import AdversarialModule
+from gans.srgan import SRResNet
+from gans.translation import CyclicTranslator, Translator
+
+CLASSES = 10
 
 
-class Clock(Callback):
-    """Seconds a step, over all steps after the first few."""
+class Mode(NamedTuple):
+    """One way to compute."""
 
-    def __init__(self, warm_up: int) -> None:
-        self.warm_up = warm_up
+    precision: str = "32-true"
+    channels_last: bool = False
+    compile: bool = False
 
-    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
-        if trainer.global_step == self.warm_up:
-            synchronise()
-            self.began = time.perf_counter()
+    def __str__(self) -> str:
+        words = [self.precision.removesuffix("-true").replace("32", "float32")]
+        return ", ".join([*words, *(name for name in ("channels_last", "compile") if getattr(self, name))])
 
-    def on_train_end(self, trainer: Trainer, *_: object) -> None:
+
+MODES = [Mode(p, last, c) for c in (False, True) for p in ("32-true", "bf16-mixed") for last in (False, True)]
+
+
+class TakeTurns(Callback):
+    """Measures blocks of ``Trainer.fit``'s batches, and lets the others take as many after each.
+
+    Args:
+        others: What takes one batch, by the contender's name.
+        block: Batches a turn.
+        turns: Turns of each.
+        warm_up: Turns before these that are not counted.
+    """
+
+    def __init__(self, others: dict[str, Callable[[], None]], block: int, turns: int, warm_up: int) -> None:
+        self.others, self.block, self.turns, self.warm_up = others, block, turns, warm_up
+        self.seconds: dict[str, list[float]] = {name: [] for name in ("fit", *others)}
+        self.batches = 0
+
+    def on_train_start(self, *_: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.batches += 1
+        if self.batches % self.block:
+            return
+        self._take("fit")
+        for name, batch in self.others.items():
+            for _ in range(self.block):
+                batch()
+            self._take(name)
+        trainer.should_stop = len(self.seconds["fit"]) == self.warm_up + self.turns
+
+    def _take(self, name: str) -> None:
         synchronise()
-        self.seconds = (time.perf_counter() - self.began) / (trainer.global_step - self.warm_up)
+        now = time.perf_counter()
+        self.seconds[name].append((now - self.began) / self.block)
+        self.began = time.perf_counter()
+
+    def counted(self) -> dict[str, list[float]]:
+        """Seconds a batch in every turn that counts."""
+        return {name: seconds[self.warm_up :] for name, seconds in self.seconds.items()}
 
 
-def synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def model(cls: type[AdversarialModule], size: int, width: int, **kwargs: Any) -> AdversarialModule:
+    """A model for RGB images of a size; its other settings are the class's own."""
+    wanted = {"width": width, "num_classes": CLASSES, "domains": tuple("abcdefghij"), "content": "mse"}
+    wanted |= {"discriminator_width": width}
+    known = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
+    return cls(image_shape=(3, size, size), **{k: v for k, v in wanted.items() if k in known}, **kwargs)
 
 
-def by_hand(module: DCGAN, pixels: torch.Tensor, options: argparse.Namespace, steps: int, warm_up: int) -> float:
-    """DCGAN's training as one would write it in a notebook; returns seconds a step."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    generator, discriminator = module.generator.to(device), module.discriminator.to(device)
-    if options.channels_last:
-        generator.to(memory_format=torch.channels_last)
-        discriminator.to(memory_format=torch.channels_last)
-    optimizer_g, optimizer_d = Adam(generator.parameters()), Adam(discriminator.parameters())
-    criterion = nn.BCEWithLogitsLoss()
-    pixels = pixels.to(device)
-    ones, zeros = torch.ones(options.batch_size, device=device), torch.zeros(options.batch_size, device=device)
-    half = options.precision == "bf16-mixed"
-    step = 0
+def data_for(
+    cls: type[AdversarialModule], folder: Path, size: int, batch_size: int
+) -> tuple[LightningDataModule, list[torch.Tensor]]:
+    """The data module that fits a class, and its training images as uint8 tensors, with labels where there are any.
+
+    Random pictures are written to the folder first, four batches of them.
+    """
+    from PIL import Image
+
+    def write(part: str, count: int, width: int = size) -> torch.Tensor:
+        pixels = np.random.default_rng(0).integers(256, size=(count, size, width, 3), dtype=np.uint8)
+        (folder / part).mkdir(parents=True)
+        for number, picture in enumerate(pixels):
+            Image.fromarray(picture).save(folder / part / f"{number:06}.png")
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+    count, options = 4 * batch_size, {"image_size": size, "batch_size": batch_size}
+    if issubclass(cls, SRResNet):
+        pixels = write("train", count)
+        data = SuperResolution(str(folder / "train"), load_size=size, horizontal_flip=False, **options)
+        return data, [pixels]
+    if issubclass(cls, CyclicTranslator):
+        return UnpairedFolder(str(folder), **options), [write("trainA", count), write("trainB", count)]
+    if issubclass(cls, Translator) and cls is not gans.StarGAN:
+        pixels = write("train", count, 2 * size)
+        return PairedFolder(str(folder), **options), list(pixels.split(size, 3))
+    each = -(-count // CLASSES)
+    pixels = torch.cat([write(f"train/{label}", each) for label in range(CLASSES)])
+    return ImageFolder(str(folder / "train"), **options), [pixels, torch.arange(CLASSES).repeat_interleave(each)]
+
+
+def batches_by_hand(
+    cls: type[AdversarialModule], parts: list[torch.Tensor], batch_size: int, device: str
+) -> Iterator[list[torch.Tensor]]:
+    """Shuffled batches for ever, as one would write it by hand: everything on the device, scaled a batch at a time."""
+    parts = [part.to(device) for part in parts]
     while True:
-        order = torch.randperm(len(pixels), device=device)
-        for indices in order.split(options.batch_size)[: len(pixels) // options.batch_size]:
-            if step == warm_up:
-                synchronise()
-                began = time.perf_counter()
-            real = pixels[indices].float().div(127.5).sub(1)
-            with torch.autocast(device, torch.bfloat16, enabled=half):
-                with torch.no_grad():
-                    fake = generator(torch.randn(len(real), 100, device=device))
-                loss_d = criterion(discriminator(real).float(), ones) + criterion(discriminator(fake).float(), zeros)
-            optimizer_d.zero_grad()
-            loss_d.backward()
-            optimizer_d.step()
-            discriminator.requires_grad_(False)
-            with torch.autocast(device, torch.bfloat16, enabled=half):
-                fake = generator(torch.randn(len(real), 100, device=device))
-                loss_g = criterion(discriminator(fake).float(), ones)
-            optimizer_g.zero_grad()
-            loss_g.backward()
-            optimizer_g.step()
-            discriminator.requires_grad_(True)
-            step += 1
-            if step == steps:
-                synchronise()
-                return (time.perf_counter() - began) / (steps - warm_up)
+        orders = [torch.randperm(len(parts[0]), device=device) for _ in parts]
+        if not issubclass(cls, CyclicTranslator):
+            orders = orders[:1] * len(parts)
+        for start in range(0, len(parts[0]) - batch_size + 1, batch_size):
+            batch = [part[order[start : start + batch_size]] for part, order in zip(parts, orders, strict=True)]
+            batch = [part.float() / 127.5 - 1 if part.dtype == torch.uint8 else part for part in batch]
+            yield [reduced(batch[0], 4), batch[0]] if issubclass(cls, SRResNet) else batch
 
 
-def by_trainer(module: DCGAN, data: Digits, options: argparse.Namespace, steps: int, warm_up: int) -> float:
-    """The same by ``Trainer.fit``; returns seconds a step."""
-    clock = Clock(warm_up)
+def by_trainer(module: LightningModule, data: LightningDataModule, mode: Mode, turns: TakeTurns) -> None:
+    """``Trainer.fit``, with nothing that writes or draws."""
     trainer = Trainer(
-        max_steps=steps,
-        precision=options.precision,
-        callbacks=[clock],
+        max_epochs=-1,
+        precision=mode.precision,  # type: ignore[arg-type]
+        callbacks=[turns],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -97,44 +165,75 @@ def by_trainer(module: DCGAN, data: Digits, options: argparse.Namespace, steps: 
         limit_val_batches=0,
     )
     trainer.fit(module, data)
-    return clock.seconds
+
+
+def measure(
+    cls: type[AdversarialModule], mode: Mode, folder: Path, options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Seconds a batch of each contender, in every turn."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size, batch_size = options.image_size, options.batch_size
+    data, parts = data_for(cls, folder, size, batch_size)
+    module = model(cls, size, options.width, channels_last=mode.channels_last, compile=mode.compile)
+    others = {}
+    for name in ("loop", "bare"):
+        copied = copy.deepcopy(module)
+        if mode.channels_last:
+            copied.to(memory_format=torch.channels_last)
+        if mode.compile:
+            copied.compile_networks()
+        loop, batches = by_hand(copied, device, mode.precision == "bf16-mixed"), batches_by_hand(cls, parts, batch_size, device)
+        same = [torch.rand_like(part) * 2 - 1 if part.is_floating_point() else part for part in next(batches)]
+        others[name] = (
+            (lambda loop=loop, batches=batches: loop.step(*next(batches)))
+            if name == "loop"
+            else (lambda loop=loop, same=same: loop.step(*same))
+        )
+    # A turn is a whole number of rounds of the critic, so that every turn has as many generator updates.
+    block = -(-options.block // module.n_critic) * module.n_critic
+    turns = TakeTurns(others, block, options.turns, warm_up=1)
+    by_trainer(module, data, mode, turns)
+    return turns.counted()
+
+
+def ratio(numerator: list[float], denominator: list[float]) -> float:
+    """The median over turns."""
+    return statistics.median(n / d for n, d in zip(numerator, denominator, strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
-    parser.add_argument("--channels_last", default=True, type=lambda text: text.lower() == "true")
-    parser.add_argument("--width", default=32, type=int)
+    parser.add_argument("--gans", nargs="+", default=gans.__all__, choices=gans.__all__, metavar="GAN")
+    parser.add_argument("--modes", nargs="+", default=[str(m) for m in MODES], choices=[str(m) for m in MODES])
+    parser.add_argument("--image_size", default=32, type=int)
+    parser.add_argument("--width", default=32, type=int, help="of the networks")
     parser.add_argument("--batch_size", default=64, type=int)
-    parser.add_argument("--steps", default=40, type=int, help="steps a turn")
+    parser.add_argument("--block", default=4, type=int, help="batches a turn, at least")
     parser.add_argument("--turns", default=7, type=int)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_float32_matmul_precision("high")  # as train.py does: TF32 where there is any
 
-    data = Digits(image_size=32, batch_size=options.batch_size)
-    data.prepare_data()
-    data.setup("fit")
-    pixels = torch.cat([batch.image for batch in data.val_dataloader()]).cpu()
-    arguments = {"image_shape": (1, 32, 32), "width": options.width, "channels_last": options.channels_last}
-    warm_up = 5
-    times: dict[str, list[float]] = {"hand": [], "fit": []}
-    for turn in range(options.turns + 1):
-        pair = {
-            "hand": by_hand(DCGAN(**arguments), pixels, options, options.steps, warm_up),
-            "fit": by_trainer(DCGAN(**arguments), data, options, options.steps, warm_up),
-        }
-        if turn:  # the first turn warms up
-            for name, seconds in pair.items():
-                times[name].append(seconds)
-    speed = {name: options.batch_size / statistics.median(seconds) for name, seconds in times.items()}
-    ratio = statistics.median(h / f for h, f in zip(times["hand"], times["fit"], strict=True))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    print(f"DCGAN 32 px, width {options.width}, batch {options.batch_size}, {options.precision}, "
-          f"channels_last={options.channels_last}, {device}")  # fmt: skip
-    print(f"hand-written loop  {speed['hand']:9.0f} images/s")
-    print(f"Trainer.fit        {speed['fit']:9.0f} images/s")
-    print(f"fit / loop         {ratio:9.3f}  (median over {options.turns} turns; the bar is 0.97)")
+    print(f"{options.image_size} px, width {options.width}, batch {options.batch_size}; {machine()}\n")
+    modes = [mode for mode in MODES if str(mode) in options.modes]
+    print("| GAN | " + " | ".join(map(str, modes)) + " | Fastest | fit / loop | fit / bare |")
+    print("|---" * (len(modes) + 4) + "|")
+    ratios = []
+    for name in tqdm(options.gans, desc="GANs", leave=False):
+        speeds, best = {}, {}
+        for mode in modes:
+            torch.compiler.reset()
+            with tempfile.TemporaryDirectory() as folder:
+                seconds = measure(getattr(gans, name), mode, Path(folder), options)
+            speeds[mode] = options.batch_size / statistics.median(seconds["fit"])
+            best[mode] = ratio(seconds["loop"], seconds["fit"]), ratio(seconds["bare"], seconds["fit"])
+        fastest = max(speeds, key=speeds.__getitem__)
+        ratios.append(best[fastest])
+        cells = [f"{speed:,.0f}" for speed in speeds.values()] + [str(fastest), *(f"{r:.2f}" for r in best[fastest])]
+        tqdm.write(f"| {name} | " + " | ".join(cells) + " |")
+    loop, bare = (min(column) for column in zip(*ratios, strict=True))
+    print(f"\nleast fit / loop {loop:.3f} (the bar is 0.97), least fit / bare {bare:.3f} (the bar is 0.90)")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from conftest import changed, fit, sgd, small, state
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from gans import WGANGP
 from gans.penalties import R1, GradientPenalty
 
 
@@ -96,3 +98,25 @@ def test_under_autocast_the_penalty_is_float32_and_close(pair):
 def test_a_weight_that_is_not_positive_is_refused():
     with pytest.raises(MisconfigurationException, match=r"--model\.penalty\.weight must be positive; got 0"):
         R1(0)
+
+
+@pytest.mark.parametrize("penalty", [GradientPenalty(), R1()])
+def test_under_mixed_precision_penalties_are_computed_in_full(penalty):
+    """Forward, gradient and the gradient's gradient: training steps differ in nothing from those in float32."""
+
+    class OnlyPenalised(WGANGP):
+        def discriminator_loss(self, batch):
+            loss = self.penalty(self.judge, batch[0], -batch[0])
+            return loss, {"loss/penalty": loss}
+
+    weights = []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        module = small(OnlyPenalised, penalty=penalty, discriminator_optimizer=sgd(0.01))
+        before = state(module.discriminator)
+        torch.manual_seed(1)
+        fit(module, precision=precision, max_steps=1)
+        assert changed(before, module.discriminator)
+        weights.append(module.discriminator.state_dict())
+    for key, value in weights[0].items():
+        assert torch.equal(value, weights[1][key]), key
