@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 
+@rank_zero_only  # only this rank logs, and the others name the folder by a clock of their own: they must not make it
 def prepare_wandb(loggers: Any, run_dir: Path) -> None:
     """Let Weights & Biases write into the run folder, under one id a run, and offline where there is no account."""
     for logger in loggers if isinstance(loggers, list) else [loggers]:

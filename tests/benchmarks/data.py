@@ -19,7 +19,6 @@ files in the system's memory.
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from machine import machine
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
@@ -162,13 +162,6 @@ def rows(data: str, speeds: Speeds, bar: int, held: tuple[str, ...]) -> Iterator
             cells.append(f"{ratio:.3g}" + f" (bar {bar})" * (base is bases[-1] and name.startswith(held)))
         cells += [""] * (2 - len(cells))
         yield f"| {data} | {name} | {statistics.median(values):,.0f} | {' | '.join(cells)} |"
-
-
-def machine() -> str:
-    """The processor and the version of PyTorch."""
-    information = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in information.splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else 'CPU'}, {os.cpu_count()} cores, torch {torch.__version__}"
 
 
 def main() -> None:

@@ -1,18 +1,21 @@
 """What the benchmarks share: the machine they run on, and its clock."""
 
+import os
+import platform
+import re
 from pathlib import Path
 
 import torch
 
 
 def machine() -> str:
-    """The processor or the accelerator, and PyTorch's version, to be printed above a table."""
+    """The processor or the accelerators, and PyTorch's version, to be printed above a table."""
     if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
+        name = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     else:
-        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
-        name = f"{name}, {torch.get_num_threads()} threads"
+        text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+        found = re.search(r"model name\s*: (.*)", text)
+        name = f"{found[1] if found else platform.processor()}, {os.cpu_count()} cores"
     return f"{name}, torch {torch.__version__.partition('+')[0]}"
 
 

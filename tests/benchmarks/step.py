@@ -9,9 +9,9 @@ Three contenders take turns in one process, a few batches each, on networks of t
 - the bare forward and backward passes and optimizer steps of that, on one and the same random batch over and over,
   which is the most that these networks and this machine have in them.
 
-All of it in float32 and under bf16-mixed, in both memory orders of convolutions, and compiled. Images a second are real
-images; medians over all turns, and medians of the ratios of neighbouring turns. Images are random; networks are narrower
-than the papers' (``--width``), which leaves less time to hide anything in.
+All of it in float32 and under bf16-mixed, in both memory orders of convolutions, and compiled. Images a second are
+``Trainer.fit``'s and count real images; medians over all turns, and medians of the ratios of neighbouring turns. Images
+are random, and networks are narrower than the papers' (``--width``), which leaves less time to hide anything in.
 """
 
 import argparse
@@ -182,7 +182,8 @@ def measure(
             copied.to(memory_format=torch.channels_last)
         if mode.compile:
             copied.compile_networks()
-        loop, batches = by_hand(copied, device, mode.precision == "bf16-mixed"), batches_by_hand(cls, parts, batch_size, device)
+        loop = by_hand(copied, device, half=mode.precision == "bf16-mixed")
+        batches = batches_by_hand(cls, parts, batch_size, device)
         same = [torch.rand_like(part) * 2 - 1 if part.is_floating_point() else part for part in next(batches)]
         others[name] = (
             (lambda loop=loop, batches=batches: loop.step(*next(batches)))
