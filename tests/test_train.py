@@ -268,6 +268,23 @@ def test_a_checkpoint_of_another_model_and_a_used_folder(run):
 # Help and composition
 
 
+def test_nothing_heavy_is_imported_before_it_is_needed(tmp_path):
+    """The command line with all models, data and callbacks, beside what Lightning imports by itself."""
+    code = """
+import sys, lightning, lightning.pytorch.cli
+before = {name.partition(".")[0] for name in sys.modules}
+import train
+print(*sorted({name.partition(".")[0] for name in sys.modules} - before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    new = set(done.stdout.split())
+    assert {"gans", "datamodules", "callbacks"} <= new
+    assert not new & {"wandb", "kornia", "torch_fidelity", "sklearn", "matplotlib", "torchvision", "PIL", "pandas"}
+
+
 def test_help_shows_the_forms(tmp_path):
     """In a Python of its own, as users start it."""
     command = [sys.executable, ROOT / "train.py", "--help"]

@@ -7,7 +7,7 @@ Only the networks, the optimizers' settings and the adversarial loss's formula a
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, l1_loss, mse_loss, one_hot
 
 from gans import ACGAN, CGAN, SAGAN, SRGAN, ConvolutionalCGAN, CycleGAN, DiscoGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
@@ -92,7 +92,8 @@ class Loop:
         weight, r1 = self.module.penalty.weight, isinstance(self.module.penalty, R1)
         share = 0 if r1 else torch.rand(len(real), 1, 1, 1, device=self.device)
         images = (real + share * (fake.float() - real)).requires_grad_()
-        with torch.autocast(self.device, enabled=False):
+        # In full precision, and uncompiled, since torch.compile cannot differentiate twice.
+        with torch.autocast(self.device, enabled=False), torch.compiler.set_stance("force_eager"):
             scores = self.judge(images, *label)
             (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
         gradient = gradient.flatten(1)
@@ -321,10 +322,3 @@ LOOPS: dict[type[AdversarialModule], type[Loop]] = {
 def by_hand(module: AdversarialModule, device: str = "cpu", half: bool = False) -> Loop:
     """The hand-written training of a module's networks."""
     return LOOPS.get(type(module), Loop)(module, device, half)
-
-
-def compile_networks(module: AdversarialModule) -> None:
-    """Compile what is called: a network, or each of several."""
-    for network in (module.generator, module.discriminator):
-        for part in network.values() if isinstance(network, nn.ModuleDict) else [network]:
-            part.compile(dynamic=False)

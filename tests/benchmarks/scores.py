@@ -34,6 +34,7 @@ from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from machine import machine, synchronise
 from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3
 from torchmetrics import Metric
@@ -148,10 +149,8 @@ class Cost:
 
 
 def clock() -> float:
-    if not CUDA:
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
+    synchronise()
+    return time.perf_counter() if CUDA else time.process_time()
 
 
 def count_images(module: nn.Module, inputs: tuple[Tensor], *_: Any) -> None:
@@ -223,7 +222,7 @@ def main() -> None:
     options = parser.parse_args()
     nn.modules.module.register_module_forward_hook(count_images)
     torch.manual_seed(0)
-    table = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    table = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"] if options.counts else []
     for count in sorted(options.counts):
         separate = CUDA or options.separate_all or count == min(options.counts)
         with TemporaryDirectory() as folder:
@@ -239,7 +238,7 @@ def main() -> None:
             print("KID, inception score and MiFID separately would take hours: see --separate_all")
         for name, (images, seconds, end) in rows.items():
             table.append(f"| {count:,} | {name} | {images:,} | {seconds:,.1f} | {end:,.1f} | {seconds / alone:.2f} |")
-    table += ["", "| Images | Peak memory |", "|---|---|"]
+    table += ["", "| Images | Peak memory |", "|---|---|"] if options.memory_counts else []
     peaks = []
     for count in sorted(options.memory_counts):
         with get_context("spawn").Pool(1) as pool:  # a new process each, or the peak might be an earlier one's
@@ -247,9 +246,7 @@ def main() -> None:
         table.append(f"| {count:,} | {peaks[-1]:,.0f} MiB |")
     if len(peaks) > 1:
         print(f"peak memory at the largest count / the one before: {peaks[-1] / peaks[-2]:.3f} (the bar is 1.05)")
-    model = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    processor = f"{model[0] if model else 'CPU'}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    print(f"\n{processor}{', ' + torch.cuda.get_device_name() if CUDA else ''}\n")
+    print(f"\n{machine()}, {torch.get_num_threads()} threads\n")
     print("\n".join(table))
 
 

@@ -55,7 +55,9 @@ class Mode(NamedTuple):
         return ", ".join([*words, *(name for name in ("channels_last", "compile") if getattr(self, name))])
 
 
-MODES = [Mode(p, last, c) for c in (False, True) for p in ("32-true", "bf16-mixed") for last in (False, True)]
+PRECISIONS = "32-true", "bf16-mixed"
+MODES = [Mode(precision, last) for precision in PRECISIONS for last in (False, True)]
+MODES += [Mode(precision, True, compile=True) for precision in PRECISIONS]
 
 
 class TakeTurns(Callback):
