@@ -314,7 +314,8 @@ class ImageDataModule(LightningDataModule, ABC):
         if device.type != "cuda" or torch.cuda.mem_get_info(device)[0] < 4 * size:  # the networks need most of it
             device = torch.device("cpu")
         if (path, device) not in self._resident:
-            self._resident[path, device] = torch.from_numpy(np.load(path)).to(device)
+            # Mapped, so that on the CPU nothing is copied and the processes of a machine share it.
+            self._resident[path, device] = torch.from_numpy(np.load(path, mmap_mode="c")).to(device)
         return self._resident[path, device]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

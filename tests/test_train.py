@@ -106,6 +106,18 @@ def test_test_prints_scores(run):
     assert "score/frechet_pixels" in done.stdout, done.stderr
 
 
+def test_a_compiled_run_writes_what_any_run_writes(run, tmp_path):
+    """With everything that looks at the model meanwhile; its checkpoint goes on uncompiled."""
+    out, _ = run
+    steps = ["--run_dir=out", NO_LOGGER]
+    train(*QUICK, *steps, "--trainer.max_steps=20", "--model.compile=true", "--health.every_n_steps=5", folder=tmp_path)
+    compiled, plain = (load(folder / "checkpoints/last.ckpt") for folder in (tmp_path / "out", out))
+    assert list(compiled["state_dict"]) == list(plain["state_dict"])
+    assert "loss/generator" in rows(tmp_path / "out")[0]
+    train(*QUICK, *steps, "--trainer.max_steps=25", "--ckpt_path=last", "--model.compile=false", folder=tmp_path)
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 25
+
+
 # Exact resume
 
 

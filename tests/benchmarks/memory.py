@@ -19,6 +19,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 from machine import machine
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from gans.srgan import SRGAN, SRResNet
@@ -89,7 +90,7 @@ def peak(name: str, precision: str) -> float:
     module = cls(image_shape=tuple(image_shape), **plain)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(max_steps=2, max_epochs=-1, precision=precision, **quiet)  # type: ignore[arg-type]
-    trainer.fit(module, [(images, second)] * (2 * module.n_critic))
+    trainer.fit(module, DataLoader([(images, second)] * (2 * module.n_critic), batch_size=None))
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resident("VmHWM") - before
