@@ -19,6 +19,7 @@ from gans.translation import Translator
 CLASSES = 3
 ALL_GANS = [cls for cls in (getattr(gans, name) for name in gans.__all__) if issubclass(cls, NoiseGAN)]
 TRANSLATORS = [cls for cls in (getattr(gans, name) for name in gans.__all__) if issubclass(cls, Translator)]
+EVERY = [*ALL_GANS, *TRANSLATORS]
 
 
 def small(cls: type[AdversarialModule], **kwargs: Any) -> AdversarialModule:
@@ -60,6 +61,16 @@ def translator_batch(module: Translator, n: int = 8) -> tuple[torch.Tensor, torc
     scale = getattr(module, "scale", 1)
     channels, height, width = module.image_shape
     return images(n, (channels, height // scale, width // scale), seed=1), images(n, module.image_shape)
+
+
+def smallest(cls: type[AdversarialModule], **kwargs: Any) -> AdversarialModule:
+    """The smallest sensible model of any class."""
+    return (small if cls in ALL_GANS else small_translator)(cls, **kwargs)
+
+
+def batch_for(module: AdversarialModule, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """n random images with what a small model of any class has beside them."""
+    return translator_batch(module, n) if isinstance(module, Translator) else batch(n)
 
 
 def fit(module: LightningModule, data: Any = None, batch_size: int = 4, **kwargs: Any) -> Trainer:

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ALL_GANS, TRANSLATORS, batch, fit, sgd, small, small_translator, state, translator_batch
+from conftest import ALL_GANS, EVERY, batch_for, fit, sgd, smallest, state
 from lightning import seed_everything
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
 from by_hand import by_hand
-
-EVERY = [*ALL_GANS, *TRANSLATORS]
 
 
 @pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
@@ -26,12 +24,12 @@ def test_training_equals_plain_pytorch(cls):
         seed_everything(0, verbose=False)
         plain = {"channels_last": False} | ({"spectral_norm": False} if cls in ALL_GANS else {})
         optimizers = {"generator_optimizer": sgd(1e-3), "discriminator_optimizer": sgd(1e-3)}
-        return (small if cls in ALL_GANS else small_translator)(cls, **plain, **optimizers)
+        return smallest(cls, **plain, **optimizers)
 
     module, other = model(), model()
     before = state(module)
     steps = 2 * module.n_critic
-    data = batch(4 * steps) if cls in ALL_GANS else translator_batch(module, 4 * steps)
+    data = batch_for(module, 4 * steps)
     seed_everything(1, verbose=False)
     fit(module, data)
     seed_everything(1, verbose=False)

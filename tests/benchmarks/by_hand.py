@@ -24,6 +24,8 @@ class Loop:
         half: Train under bfloat16 autocast.
     """
 
+    discriminator_every = 1  # updates of the generator
+
     def __init__(self, module: AdversarialModule, device: str, half: bool = False) -> None:
         self.module, self.device, self.half = module, device, half
         self.generator, self.discriminator = module.generator.to(device), module.discriminator.to(device)
@@ -58,8 +60,6 @@ class Loop:
             self.optimizer_g.step()
             self.discriminator.requires_grad_(True)
             self.updates += 1
-
-    discriminator_every = 1
 
     def autocast(self) -> Any:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.half)

@@ -23,3 +23,9 @@ def synchronise() -> None:
     """Wait for the accelerator, if there is one, before a clock is read."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def resident(which: str) -> float:
+    """MiB that the process has in memory ("VmRSS") or has had at most ("VmHWM"), on Linux."""
+    found = re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) / 2**10 if found else 0.0

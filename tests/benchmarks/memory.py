@@ -7,9 +7,7 @@ accelerator, or else of the process above what it had when everything was import
 """
 
 import argparse
-import importlib
 import logging
-import re
 import warnings
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,12 +16,12 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from machine import machine
+from machine import machine, resident
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from gans.srgan import SRGAN, SRResNet
-from gans.stargan import StarGAN
+import gans
+from gans import SRGAN, SRResNet, StarGAN
 from gans.translation import Translator
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -70,8 +68,7 @@ def peak(name: str, precision: str) -> float:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     before = resident("VmRSS")
     model, _ = settings(name)
-    module_name, _, cls_name = model["class_path"].rpartition(".")
-    cls = getattr(importlib.import_module(module_name), cls_name)
+    cls = getattr(gans, model["class_path"].rpartition(".")[2])
     plain = {key: value for key, value in model.get("init_args", {}).items() if not isinstance(value, dict)}
     count, *image_shape = shape(name)
     images = torch.rand(count, *image_shape) * 2 - 1
@@ -95,12 +92,6 @@ def peak(name: str, precision: str) -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resident("VmHWM") - before
-
-
-def resident(which: str) -> float:
-    """MiB that the process has in memory ("VmRSS") or has had at most ("VmHWM"), on Linux."""
-    found = re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) / 2**10 if found else 0.0
 
 
 def main() -> None:

@@ -20,7 +20,6 @@ FID and up to 10,000 features of each kind for KID and MiFID.
 
 import argparse
 import logging
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -34,7 +33,7 @@ from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from machine import machine, synchronise
+from machine import machine, resident, synchronise
 from torch import Tensor, nn
 from torch_fidelity import feature_extractor_inceptionv3
 from torchmetrics import Metric
@@ -210,8 +209,7 @@ def peak_memory(count: int) -> float:
     """MiB that this process has had at most, after a validation."""
     with TemporaryDirectory() as folder:
         validate(count, folder, [Score("__main__.Pixels", num_images=count, cache_dir=folder)])
-    peak = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(peak[0]) / 2**10 + torch.cuda.max_memory_allocated() / 2**20
+    return resident("VmHWM") + torch.cuda.max_memory_allocated() / 2**20
 
 
 def main() -> None:

@@ -170,12 +170,15 @@ def by_trainer(module: LightningModule, data: LightningDataModule, mode: Mode, t
 
 
 def measure(
-    cls: type[AdversarialModule], mode: Mode, folder: Path, options: argparse.Namespace
+    cls: type[AdversarialModule],
+    mode: Mode,
+    data: LightningDataModule,
+    parts: list[torch.Tensor],
+    options: argparse.Namespace,
 ) -> dict[str, list[float]]:
     """Seconds a batch of each contender, in every turn."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size, batch_size = options.image_size, options.batch_size
-    data, parts = data_for(cls, folder, size, batch_size)
     module = model(cls, size, options.width, channels_last=mode.channels_last, compile=mode.compile)
     others = {}
     for name in ("loop", "bare"):
@@ -224,13 +227,14 @@ def main() -> None:
     print("|---" * (len(modes) + 4) + "|")
     ratios = []
     for name in tqdm(options.gans, desc="GANs", leave=False):
-        speeds, best = {}, {}
-        for mode in modes:
-            torch.compiler.reset()
-            with tempfile.TemporaryDirectory() as folder:
-                seconds = measure(getattr(gans, name), mode, Path(folder), options)
-            speeds[mode] = options.batch_size / statistics.median(seconds["fit"])
-            best[mode] = ratio(seconds["loop"], seconds["fit"]), ratio(seconds["bare"], seconds["fit"])
+        cls, speeds, best = getattr(gans, name), {}, {}
+        with tempfile.TemporaryDirectory() as folder:
+            data = data_for(cls, Path(folder), options.image_size, options.batch_size)
+            for mode in modes:
+                torch.compiler.reset()
+                seconds = measure(cls, mode, *data, options)
+                speeds[mode] = options.batch_size / statistics.median(seconds["fit"])
+                best[mode] = ratio(seconds["loop"], seconds["fit"]), ratio(seconds["bare"], seconds["fit"])
         fastest = max(speeds, key=speeds.__getitem__)
         ratios.append(best[fastest])
         cells = [f"{speed:,.0f}" for speed in speeds.values()] + [str(fastest), *(f"{r:.2f}" for r in best[fastest])]

@@ -4,15 +4,13 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import ALL_GANS, TRANSLATORS, batch, fit, sgd, small, small_translator, state, translator_batch
+from conftest import EVERY, batch, batch_for, fit, sgd, small, smallest, state
 from lightning import seed_everything
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch._dynamo.utils import counters
 
 from gans import DCGAN, SAGAN, StyleGAN
-
-EVERY = [*ALL_GANS, *TRANSLATORS]
 
 
 @pytest.fixture
@@ -44,11 +42,10 @@ class Graphs(Callback):
 def train(cls, compile, **kwargs):
     """A small model before and after three generator updates, and how many graphs were compiled after each."""
     seed_everything(0, verbose=False)
-    make = small if cls in ALL_GANS else small_translator
-    module = make(cls, compile=compile, generator_optimizer=sgd(1e-3), discriminator_optimizer=sgd(1e-3), **kwargs)
+    module = smallest(cls, compile=compile, generator_optimizer=sgd(1e-3), discriminator_optimizer=sgd(1e-3), **kwargs)
     before = state(module)
     graphs = Graphs()
-    fit(module, batch(64) if cls in ALL_GANS else translator_batch(module, 64), max_steps=3, callbacks=[graphs])
+    fit(module, batch_for(module, 64), max_steps=3, callbacks=[graphs])
     return before, state(module), graphs.compiled
 
 

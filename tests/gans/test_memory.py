@@ -4,7 +4,7 @@ import gc
 
 import pytest
 import torch
-from conftest import ALL_GANS, TRANSLATORS, batch, fit, small, small_translator, translator_batch
+from conftest import EVERY, batch, batch_for, fit, smallest
 from lightning.pytorch import Callback
 
 
@@ -21,12 +21,10 @@ class Left(Callback):
             self.graphs = sum(tensor.grad_fn is not None for tensor in tensors)
 
 
-@pytest.mark.parametrize("cls", [*ALL_GANS, *TRANSLATORS], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
 def test_no_gradient_and_no_graph_outlives_a_step(cls):
-    module = small(cls) if cls in ALL_GANS else small_translator(cls)
-    left = Left()
-    data = batch(64) if cls in ALL_GANS else translator_batch(module, 64)
-    fit(module, data, max_steps=3, callbacks=[left], log_every_n_steps=1)
+    module, left = smallest(cls), Left()
+    fit(module, batch_for(module, 64), max_steps=3, callbacks=[left], log_every_n_steps=1)
     assert left.gradients == left.graphs == 0
 
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import ALL_GANS, TRANSLATORS, batch, small, small_translator, translator_batch
+from conftest import EVERY, batch_for, smallest
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, default_collate
@@ -80,11 +80,10 @@ def main(out: Path, devices: int) -> None:
     trainer = train(linear, data, devices, precision="64-true")
     torch.save({"weights": linear.state_dict(), "steps": trainer.global_step}, out / f"linear{trainer.global_rank}.pt")
 
-    for cls in [*ALL_GANS, *TRANSLATORS] if devices > 1 else []:
+    for cls in EVERY if devices > 1 else []:
         seed_everything(trainer.global_rank)
-        gan = small(cls) if cls in ALL_GANS else small_translator(cls)
-        rows = batch(96) if cls in ALL_GANS else translator_batch(gan, 96)
-        steps = train(gan, TensorDataset(*rows), devices, max_steps=2).global_step
+        gan = smallest(cls)
+        steps = train(gan, TensorDataset(*batch_for(gan, 96)), devices, max_steps=2).global_step
         torch.save(
             {"weights": dict(gan.named_parameters()), "steps": steps}, out / f"{cls.__name__}{trainer.global_rank}.pt"
         )
