@@ -9,23 +9,34 @@ from lightning.pytorch import Callback
 
 
 class Left(Callback):
-    """How many gradients, and tensors with a graph behind them, there are when the third step begins."""
+    """How many tensors with a graph behind them there are when the third step begins."""
 
-    gradients = graphs = None
+    graphs = None
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == 2 and self.graphs is None:
             gc.collect()
-            self.gradients = sum(p.grad is not None for p in pl_module.parameters())
             tensors = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor]
             self.graphs = sum(tensor.grad_fn is not None for tensor in tensors)
 
 
+class Before(Callback):
+    """How many gradients what is trained next still has when each backward pass begins."""
+
+    def __init__(self):
+        self.gradients = []
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.gradients.append(sum(p.grad is not None for p in pl_module.parameters() if p.requires_grad))
+
+
 @pytest.mark.parametrize("cls", EVERY, ids=lambda cls: cls.__name__)
-def test_no_gradient_and_no_graph_outlives_a_step(cls):
-    module, left = smallest(cls), Left()
-    fit(module, batch_for(module, 64), max_steps=3, callbacks=[left], log_every_n_steps=1)
-    assert left.gradients == left.graphs == 0
+def test_no_graph_outlives_a_step_and_no_gradient_is_kept_to_be_overwritten(cls):
+    module, left, before = smallest(cls), Left(), Before()
+    fit(module, batch_for(module, 64), max_steps=3, callbacks=[left, before], log_every_n_steps=1)
+    assert left.graphs == 0
+    assert len(before.gradients) >= 3
+    assert not any(before.gradients)
 
 
 def test_the_discriminators_fakes_are_made_without_a_graph(gan):
