@@ -38,6 +38,7 @@ from callbacks.runs import SaveConfig, find_checkpoint, run_folder, with_setting
 from callbacks.wandb_account import prepare_wandb
 from datamodules.base import ImageDataModule
 from gans.base import AdversarialModule
+from gans.precision import native_precision
 from gans.translation import Translator
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -50,7 +51,7 @@ Train, score and sample GANs. Without a subcommand it trains:
   python train.py --config configs/dcgan/image_folder.yaml --data.data_dir=my_images --data.image_size=64
   python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer.lr=1e-4
   python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer=torch.optim.RMSprop
-  python train.py --config configs/dcgan/mnist.yaml --trainer.devices=2 --trainer.precision=bf16-mixed
+  python train.py --config configs/dcgan/mnist.yaml --trainer.devices=2 --trainer.precision=16-mixed
   python train.py --config configs/dcgan/mnist.yaml --ckpt_path=last        (goes on where the newest run stopped)
   python train.py --config configs/dcgan/mnist.yaml --print_config          (the complete settings, nothing run)
 
@@ -61,6 +62,7 @@ From a checkpoint, with the settings of the run that wrote it:
   python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
 
 All settings of a subcommand, with what they mean: python train.py fit --help
+Without --trainer.precision it is bf16-mixed where the machine has instructions for bfloat16, and 32-true elsewhere.
 """
 
 
@@ -172,6 +174,14 @@ class CLI(LightningCLI):
         config.ckpt_path = checkpoint and str(checkpoint)
         self.run_dir = run_folder(self.subcommand, checkpoint, config.run_dir, self.name)
         config.trainer.default_root_dir = str(self.run_dir)
+        native = native_precision(config.trainer.accelerator)
+        if config.trainer.precision is None:
+            config.trainer.precision = native
+        elif str(config.trainer.precision).startswith("bf16") and native == "32-true":
+            say(
+                f"--trainer.precision={config.trainer.precision} can be a hundred times slower than 32-true here: "
+                "no instructions for bfloat16 were found"
+            )
         if self.subcommand != "fit":
             config.trainer.logger = False
             if checkpoint is None:

@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from gans.diffaugment import DiffAugment
 from gans.optimizers import Adam
+from gans.precision import autocast_cache
 from gans.strategies import DataParallel
 
 Loss = tuple[Tensor, dict[str, Tensor]]  # a scalar to minimise, and what to log beside it by name
@@ -35,11 +36,6 @@ Loss = tuple[Tensor, dict[str, Tensor]]  # a scalar to minimise, and what to log
 def images_of(batch: Any) -> Tensor:
     """The images of a batch: the batch itself or its first element. (N, C, H, W), float in [-1, 1]."""
     return batch if isinstance(batch, Tensor) else batch[0]
-
-
-def full_precision(scores: Tensor) -> Tensor:
-    """Half-precision outputs of autocast as float32, in which losses are computed; others as they are."""
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 @contextmanager
@@ -61,21 +57,6 @@ def frozen(network: nn.Module) -> Iterator[None]:
         if buffers:
             # By way of .data: to a graph that was made outside, the buffers have not changed.
             torch._foreach_copy_([b.data for b in buffers], before)
-
-
-@contextmanager
-def autocast_cache() -> Iterator[None]:
-    """Inside, mixed precision converts a weight once for all forward passes (two of the discriminator, say).
-
-    Lightning switches this off, because its autocast goes on while weights are updated.
-    """
-    before = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(True)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(before)
-        torch.clear_autocast_cache()
 
 
 def uncompiled() -> Any:

@@ -7,9 +7,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss
 
-from gans.base import Loss, full_precision
+from gans.base import Loss
 from gans.dcgan import initialise
 from gans.layers import PatchGAN, ResidualGenerator
+from gans.precision import full_precision
 from gans.translation import CyclicTranslator
 
 

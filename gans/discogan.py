@@ -9,9 +9,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from gans.base import Loss, full_precision
+from gans.base import Loss
 from gans.losses import AdversarialLoss, NonSaturating
 from gans.optimizers import Adam
+from gans.precision import full_precision
 from gans.translation import CyclicTranslator
 
 

@@ -10,9 +10,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from gans.base import AdversarialModule, Loss, frozen, full_precision, images_of, uncompiled
+from gans.base import AdversarialModule, Loss, frozen, images_of, uncompiled
 from gans.losses import AdversarialLoss, NonSaturating
 from gans.penalties import Penalty
+from gans.precision import full_precision
 
 
 def normalise_spectrally(network: nn.Module, kinds: Any) -> None:

@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from gans.base import full_precision, uncompiled
+from gans.base import uncompiled
+from gans.precision import full_precision
 
 
 class Penalty(ABC):

@@ -7,10 +7,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from gans.base import Loss, full_precision, images_of
+from gans.base import Loss, images_of
 from gans.dcgan import initialise
 from gans.layers import PatchGAN, UNet
 from gans.losses import AdversarialLoss, NonSaturating
+from gans.precision import full_precision
 from gans.translation import Translator
 
 

@@ -9,10 +9,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
-from gans.base import Loss, full_precision
+from gans.base import Loss
 from gans.layers import ResidualBlock
 from gans.losses import AdversarialLoss, NonSaturating
 from gans.optimizers import Adam
+from gans.precision import full_precision
 from gans.translation import Translator
 
 TILE = 192  # pixels of the small image that are enlarged at a time

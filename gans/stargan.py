@@ -10,11 +10,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss, one_hot
 
-from gans.base import Loss, full_precision, images_of
+from gans.base import Loss, images_of
 from gans.layers import ResidualGenerator
 from gans.losses import AdversarialLoss, Wasserstein
 from gans.optimizers import Adam
 from gans.penalties import GradientPenalty, Penalty
+from gans.precision import full_precision
 from gans.translation import Translator
 
 

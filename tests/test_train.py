@@ -14,12 +14,12 @@ import yaml
 from torchvision.io import read_image
 
 from command_line import ROOT, assert_one_sentence, environment, finish, run_train, start
+from gans.precision import native_precision
 
 QUICK = [
     "--config",
     str(ROOT / "configs/quickstart.yaml"),
     "--trainer.accelerator=cpu",
-    "--trainer.precision=32-true",
     "--model.width=4",
     "--data.image_size=16",
     "--data.batch_size=32",
@@ -66,6 +66,7 @@ def test_a_run_leaves_everything_in_its_folder_and_says_where(run):
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["model"]["init_args"]["width"] == 4
     assert config["model"]["init_args"]["generator_optimizer"]["init_args"]["lr"] == 2e-4  # defaults too
+    assert config["trainer"]["precision"] == native_precision("cpu")
     logged = rows(out)
     assert {"loss/generator", "loss/discriminator", "score/frechet_pixels"} <= logged[0].keys()
     scores = json.loads((out / "scores.json").read_text())
@@ -305,6 +306,11 @@ def test_help_shows_the_forms(tmp_path):
     )
     for form in ("--config configs/quickstart.yaml", "--ckpt_path=last", "predict --ckpt_path", "--print_config"):
         assert form in done.stdout
+
+
+def test_bfloat16_where_it_is_emulated_is_said_to_be_slow(tmp_path):
+    done = train(*QUICK, "--trainer.precision=bf16-mixed", "--trainer.max_steps=1", NO_LOGGER, folder=tmp_path)
+    assert ("--trainer.precision=bf16-mixed can be" in done.stdout) == (native_precision("cpu") == "32-true")
 
 
 def test_configs_compose_and_values_override(tmp_path):

@@ -34,6 +34,7 @@ from callbacks.classifier import SmallClassifier, classifier_of
 from callbacks.distances import ClassSums, Moments, frechet_distance
 from callbacks.images import to_uint8, write_png
 from gans.base import AdversarialModule
+from gans.precision import native_precision
 
 ROOT = Path(__file__).parents[2]
 COUNT = 10_000  # images to score
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--gans", nargs="*", default=[], help="folders or files of configs; default: one a folder")
     parser.add_argument("--steps", type=int, default=100_000, help="generator steps")
     parser.add_argument("--minutes", type=float, default=5.0, help="minutes of training")
-    parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--precision", default=native_precision())
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--out", default="runs/learns", type=Path)
     parser.add_argument("--seed", type=int, default=0)

@@ -15,7 +15,8 @@ def machine() -> str:
     else:
         text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
         found = re.search(r"model name\s*: (.*)", text)
-        name = f"{found[1] if found else platform.processor()}, {os.cpu_count()} cores"
+        processor = found[1] if found else platform.processor()
+        name = f"{processor} ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} cores"
     return f"{name}, torch {torch.__version__.partition('+')[0]}"
 
 

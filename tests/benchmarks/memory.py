@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 import gans
 from gans import SRGAN, SRResNet, StarGAN
+from gans.precision import native_precision
 from gans.translation import Translator
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -46,7 +47,7 @@ OF_PAPERS = [
     "wgan/lsun_bedroom",
     "wgan_gp/cifar10",
 ]
-PRECISIONS = "32-true", "bf16-mixed"
+PRECISIONS = sorted({"32-true", native_precision()})
 
 
 def settings(name: str) -> tuple[dict[str, Any], dict[str, Any]]:

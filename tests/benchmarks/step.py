@@ -9,9 +9,10 @@ Three contenders take turns in one process, a few batches each, on networks of t
 - the bare forward and backward passes and optimizer steps of that, on one and the same random batch over and over,
   which is the most that these networks and this machine have in them.
 
-All of it in float32 and under bf16-mixed, in both memory orders of convolutions, and compiled. Images a second are
-``Trainer.fit``'s and count real images; medians over all turns, and medians of the ratios of neighbouring turns. Images
-are random, and networks are narrower than the papers' (``--width``), which leaves less time to hide anything in.
+All of it in float32 and, where the machine does not emulate it, under bf16-mixed, in both memory orders of
+convolutions, and compiled. Images a second are ``Trainer.fit``'s and count real images; medians over all turns, and
+medians of the ratios of neighbouring turns. Images are random, and networks are narrower than the papers'
+(``--width``), which leaves less time to hide anything in.
 """
 
 import argparse
@@ -37,6 +38,7 @@ import gans
 from datamodules import ImageFolder, PairedFolder, SuperResolution, UnpairedFolder
 from datamodules.super_resolution import reduced
 from gans.base import AdversarialModule
+from gans.precision import native_precision
 from gans.srgan import SRResNet
 from gans.translation import CyclicTranslator, Translator
 
@@ -208,9 +210,10 @@ def ratio(numerator: list[float], denominator: list[float]) -> float:
 
 
 def main() -> None:
+    native = [str(m) for m in MODES if m.precision in ("32-true", native_precision())]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gans", nargs="+", default=gans.__all__, choices=gans.__all__, metavar="GAN")
-    parser.add_argument("--modes", nargs="+", default=[str(m) for m in MODES], choices=[str(m) for m in MODES])
+    parser.add_argument("--modes", nargs="+", default=native, choices=[str(m) for m in MODES])
     parser.add_argument("--image_size", default=32, type=int)
     parser.add_argument("--width", default=32, type=int, help="of the networks")
     parser.add_argument("--batch_size", default=64, type=int)

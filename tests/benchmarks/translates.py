@@ -30,6 +30,7 @@ import datamodules
 import gans
 from callbacks.classifier import classifier_of
 from callbacks.images import grid, to_uint8, write_png
+from gans.precision import native_precision
 from gans.translation import CyclicTranslator, Translator
 
 CONFIGS = {
@@ -124,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gans", nargs="*", default=list(CONFIGS), choices=list(CONFIGS))
     parser.add_argument("--minutes", type=float, default=24.0, help="minutes of training")
-    parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--precision", default=native_precision())
     parser.add_argument("--out", default="runs/translates", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     options, override = parser.parse_known_args()  # others go to train.py
