@@ -77,7 +77,10 @@ class Collector:
         self._numbers: list[int] = []
         self._moments: Moments | None = None
         self._classes: ClassSums | None = None
-        self._kept: list[tuple[Tensor, Tensor]] = []  # numbers and features
+        # One tensor for all that is kept: small ones, made between a network's large ones, would keep the memory of the
+        # latter from being used again.
+        self._kept: Tensor | None = None
+        self._rows: list[int] = []  # of it that are there
 
     def add(self, images: Tensor, start: int) -> None:
         """Take uint8 images (N, C, H, W), which are numbers start, start + 1, ... of all."""
@@ -96,9 +99,13 @@ class Collector:
         if self._moments is None:
             self._moments = Moments(features.shape[1], features.device)
         self._moments.update(features)
-        kept = [i for i, number in enumerate(numbers) if share(number, 1, min(KEPT, self.count), self.count)]
-        if kept:
-            self._kept.append((torch.tensor(numbers)[kept], features[kept].float().cpu()))
+        chosen = min(KEPT, self.count)
+        if self._kept is None:
+            self._kept = torch.empty(chosen, features.shape[1])
+        kept = [i for i, number in enumerate(numbers) if share(number, 1, chosen, self.count)]
+        rows = [before(numbers[i], chosen, self.count) for i in kept]
+        self._kept[rows] = features[kept].float().cpu()
+        self._rows += rows
         if self.classify and logits is not None:
             if self._classes is None:
                 self._classes = ClassSums(logits.shape[1], features.device, SPLITS)
@@ -108,17 +115,16 @@ class Collector:
         """Everything together, over all ranks."""
         if self._numbers:
             self._extract(len(self._numbers))
-        parts = [(self._moments, self._classes, self._kept)]
+        moments, classes = self._moments, self._classes
+        kept = [] if self._kept is None else [(torch.tensor(self._rows), self._kept[self._rows])]
         if trainer.world_size > 1:
-            parts = [None] * trainer.world_size  # type: ignore[list-item]
-            torch.distributed.all_gather_object(parts, (self._moments, self._classes, self._kept))
-        moments, classes, kept = self._moments, self._classes, self._kept
-        if trainer.world_size > 1:
+            parts: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, (moments, classes, kept))
             moments = _sum([part[0] for part in parts])
             classes = _sum([part[1] for part in parts])
             kept = [features for part in parts for features in part[2]]
         assert moments is not None
-        order = torch.cat([numbers for numbers, _ in kept]).argsort()  # the same for any number of ranks
+        order = torch.cat([rows for rows, _ in kept]).argsort()  # the same for any number of ranks
         features = torch.cat([features for _, features in kept])[order]
         mu, sigma = moments.compute()
         return Reference(mu.cpu(), sigma.cpu(), features, self.count, classes)

@@ -99,7 +99,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", nargs="+", default=OF_PAPERS, choices=OF_PAPERS, metavar="CONFIG")
     options = parser.parse_args()
-    print(f"{machine()}\n\n| Config | Images | Batch | {' | '.join(PRECISIONS)} |\n|---|---|---|---|---|")
+    print(f"{machine()}\n\n| Config | Images | Batch | {' | '.join(PRECISIONS)} |")
+    print("|---" * (3 + len(PRECISIONS)) + "|")
     for name in tqdm(options.configs, desc="configs", leave=False):
         cells = []
         for precision in PRECISIONS:
