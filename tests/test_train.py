@@ -196,12 +196,13 @@ def test_sigterm_writes_a_checkpoint_and_exits_cleanly(tmp_path):
 # Two ranks
 
 
-def test_two_ranks_train_and_score_as_one_would(tmp_path):
-    """test_nodes.py has two ranks resume and predict."""
-    train(*QUICK, NO_LOGGER, "--trainer.devices=2", "--run_dir=out", "--trainer.max_steps=20", folder=tmp_path)
-    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 20
+def test_two_ranks_train_score_and_resume(tmp_path):
+    arguments = [*QUICK, NO_LOGGER, "--trainer.devices=2", "--run_dir=out"]
+    train(*arguments, "--trainer.max_steps=20", folder=tmp_path)
+    train(*arguments, "--trainer.max_steps=30", "--ckpt_path=last", folder=tmp_path)
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 30
     scores = json.loads((tmp_path / "out/scores.json").read_text())
-    assert [entry["step"] for entry in scores["history"]] == [10, 20]
+    assert [entry["step"] for entry in scores["history"]] == [10, 20, 30]
     validated = []
     for devices in (1, 2):
         train("validate", "--ckpt_path=last", "--run_dir=out", f"--trainer.devices={devices}", folder=tmp_path)
@@ -209,6 +210,11 @@ def test_two_ranks_train_and_score_as_one_would(tmp_path):
         validated.append(json.loads(scores.read_text())["final"]["scores"])
         scores.unlink()
     assert validated[0] == pytest.approx(validated[1], rel=1e-9)
+    options = ["--ckpt_path=out/checkpoints/last.ckpt", "--model.predict_images=67", "--trainer.devices=2"]
+    train("predict", *options, folder=tmp_path)
+    (images,) = tmp_path.glob("out/predict-*/images")
+    assert len(list(images.glob("0*.png"))) == 67
+    assert len({path.read_bytes() for path in images.glob("0*.png")}) == 67  # each rank draws its own
 
 
 # What users get wrong
