@@ -73,6 +73,11 @@ def batch_for(module: AdversarialModule, n: int) -> tuple[torch.Tensor, torch.Te
     return translator_batch(module, n) if isinstance(module, Translator) else batch(n)
 
 
+def double(data: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Images in double precision, and labels as they are."""
+    return tuple(part.double() if part.is_floating_point() else part for part in data)
+
+
 def fit(module: LightningModule, data: Any = None, batch_size: int = 4, **kwargs: Any) -> Trainer:
     """Train on images, with labels or without (random ones with labels by default), in order; returns the trainer."""
     data = batch() if data is None else data

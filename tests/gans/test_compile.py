@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import EVERY, batch, batch_for, fit, sgd, small, smallest, state
+from conftest import EVERY, batch, batch_for, double, fit, sgd, small, smallest, state
 from lightning import seed_everything
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -45,8 +45,7 @@ def train(cls, compile, **kwargs):
     module = smallest(cls, compile=compile, generator_optimizer=sgd(1e-3), discriminator_optimizer=sgd(1e-3), **kwargs)
     before = state(module)
     graphs = Graphs()
-    data = tuple(part.double() if part.is_floating_point() else part for part in batch_for(module, 64))
-    fit(module, data, max_steps=3, callbacks=[graphs], precision="64-true")
+    fit(module, double(batch_for(module, 64)), max_steps=3, callbacks=[graphs], precision="64-true")
     return before, state(module), graphs.compiled
 
 

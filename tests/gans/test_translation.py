@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from conftest import changed, fit, images, sgd, state, translator_batch
+from conftest import changed, double, fit, images, sgd, state, translator_batch
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -121,7 +121,7 @@ def test_precisions(translator, precision):
     before = state(module)
     data = translator_batch(module, 16)
     if precision == "64-true":
-        data = tuple(part.double() if part.is_floating_point() else part for part in data)
+        data = double(data)
     fit(module, data, max_steps=2, precision=precision)
     assert all(torch.isfinite(v).all() for v in module.state_dict().values())
     assert {name for name, _ in module.named_parameters()} <= changed(before, module)
