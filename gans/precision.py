@@ -1,5 +1,6 @@
 """What is computed in half precision, and on which machines."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +13,14 @@ def native_precision(accelerator: Any = "auto") -> str:
     """The trainer's fastest precision that needs no scaling of losses: "bf16-mixed" or "32-true".
 
     Without instructions for bfloat16 a processor emulates it, which makes convolutions up to a hundred times slower.
+    The environment variable GAN_LAB_BFLOAT16, 1 or 0, answers for the machine, so that tests run as on either kind.
 
     Args:
         accelerator: As given to the trainer.
     """
-    if torch.cuda.is_available() and accelerator in ("auto", "cuda", "gpu"):
+    if (told := os.environ.get("GAN_LAB_BFLOAT16")) in ("0", "1"):
+        native = told == "1"
+    elif torch.cuda.is_available() and accelerator in ("auto", "cuda", "gpu"):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         processor = torch.cpu.get_capabilities()

@@ -18,7 +18,8 @@ SERVER.set_forkserver_preload(["train"])
 def environment(folder):
     """Without an account: no key in the environment and none in the home directory."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "PL_"))}
-    return kept | {"HOME": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    return kept | {"HOME": str(folder), "OMP_NUM_THREADS": threads, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
 
 def start(arguments, folder):
@@ -65,7 +66,7 @@ def _train(arguments, folder, variables):
     sys.argv = [str(ROOT / "train.py"), *arguments]
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))  # the server had read the variable before
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

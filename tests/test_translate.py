@@ -82,8 +82,9 @@ def trained(home):
 
 
 def predict(checkpoint, home, folder, *options):
-    """The pictures that ``predict`` makes of those in ``odd``, (C, H, W), by name."""
-    options = [f"--ckpt_path={checkpoint}", "--data.predict_dir=odd", f"--run_dir={folder}", *options]
+    """The pictures that ``predict`` makes of those in ``odd``, (C, H, W), by name, in float32 on any machine."""
+    exact = "--trainer.precision=32-true"
+    options = [f"--ckpt_path={checkpoint}", "--data.predict_dir=odd", f"--run_dir={folder}", exact, *options]
     done = run_train(["predict", *options], home)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{folder}/images" in done.stdout

@@ -6,6 +6,18 @@ import torch
 from gans.precision import autocast_cache, full_precision, native_precision
 
 
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """As no one has said what machine this is."""
+    monkeypatch.delenv("GAN_LAB_BFLOAT16", raising=False)
+
+
+@pytest.mark.parametrize(("told", "precision"), [("0", "32-true"), ("1", "bf16-mixed")])
+def test_either_kind_of_machine_can_play_the_other(monkeypatch, told, precision):
+    monkeypatch.setenv("GAN_LAB_BFLOAT16", told)
+    assert native_precision() == native_precision("cpu") == precision
+
+
 @pytest.mark.parametrize(
     ("instructions", "precision"),
     [
