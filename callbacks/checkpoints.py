@@ -1,76 +1,112 @@
 """Checkpoints: the last state, from which a run goes on, and the best by score; both written whole or not at all."""
 
-import os
+import time
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+from callbacks.files import reason, save
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its final name and move it there when it is safely on disk.
 
-    A process killed in between leaves the previous checkpoint as it was.
+    A process killed in between, or a full disk, leaves the previous checkpoint as it was.
+
+    Raises:
+        MisconfigurationException: A checkpoint cannot be written.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            save(checkpoint, path)
+        except OSError as error:
+            earlier = "the one before it is as it was" if Path(path).exists() else "there is none before it"
+            raise MisconfigurationException(
+                f"the checkpoint {path} cannot be written ({reason(error)}), and {earlier}: make room there, or give "
+                "a folder that can be written to with --run_dir"
+            ) from error
 
 
 class LastCheckpoint(Checkpoint):
     """``checkpoints/last.ckpt``, from which ``--ckpt_path last`` goes on: the newest state, also after SIGTERM.
 
+    A state that is validated after it was written is written again, so that whoever goes on from it need not validate
+    again; what chooses the best checkpoint must therefore stand before this in the list of callbacks.
+
     Args:
         every_n_steps: Generator updates between two writes; the end of training is written in any case.
+        every_n_minutes: Write at the next generator update after so many minutes, too; 0 for every_n_steps alone.
 
     Raises:
-        MisconfigurationException: every_n_steps is not positive.
+        MisconfigurationException: every_n_steps is not positive, or every_n_minutes negative.
     """
 
-    def __init__(self, every_n_steps: int = 1000) -> None:
+    def __init__(self, every_n_steps: int = 1000, every_n_minutes: float = 10) -> None:
         if every_n_steps < 1:
             raise MisconfigurationException(f"--last.every_n_steps must be at least 1; got {every_n_steps}")
+        if not every_n_minutes >= 0:
+            raise MisconfigurationException(f"--last.every_n_minutes must be 0 or more; got {every_n_minutes}")
         self.every_n_steps = every_n_steps
-        self._written = 0
+        self.every_n_minutes = every_n_minutes
+        self._step = 0
+        self._written = 0  # at this step
+        self._time = 0.0  # of the last write
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._written = trainer.global_step
+        self._step = self._written = trainer.global_step
+        self._time = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step != self._written and trainer.global_step % self.every_n_steps == 0:
+        step = trainer.global_step
+        if step == self._step:
+            return
+        self._step = step
+        if step % self.every_n_steps == 0 or self._is_late(trainer):
+            self._write(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and self._written == trainer.global_step:
             self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step != self._written:
-            self._write(trainer)
+        self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # SIGTERM is raised between two batches, so the state is whole; after other exceptions it may not be.
         if isinstance(exception, SIGTERMException):
             self._write(trainer)
 
+    def _is_late(self, trainer: Trainer) -> bool:
+        """Whether the last write is too many minutes ago, by the first rank's clock."""
+        if not self.every_n_minutes:
+            return False
+        late = time.monotonic() - self._time >= 60 * self.every_n_minutes
+        if trainer.world_size == 1:
+            return late
+        # Seldom, because it lets all ranks wait for the first.
+        return trainer.global_step % trainer.log_every_n_steps == 0 and trainer.strategy.broadcast(late)
+
     def _write(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:
-            self._written = trainer.global_step
+            self._written, self._time = trainer.global_step, time.monotonic()
             trainer.save_checkpoint(self._path, weights_only=False)
 
 
 class BestCheckpoint(ModelCheckpoint):
     """``checkpoints/best.ckpt``: the state with the best score so far.
+
+    A resumed run, also one whose folder was moved, remembers the best score as long as the file is there.
 
     Args:
         monitor: Name of the score.
@@ -84,10 +120,39 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,  # scores are new after validation
             enable_version_counter=False,
         )
+        self._found = False  # whether the file is there, and training goes on
+        self._remembered = False
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._found = trainer.state.fn == TrainerFn.FITTING and self.file_exists(self._best_path, trainer)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not self._found:
+            return
+
+        def here(path: str) -> str:
+            return str(Path(self.dirpath or "") / Path(path).name) if path else path
+
+        self._remembered = True
+        moved = {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        models = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"dirpath": self.dirpath, "best_k_models": models})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if not self._remembered and Path(self._best_path).exists():
+            rank_zero_warn(
+                f"{self._best_path} was not chosen by this run's {self.monitor}: the first checkpoint that has one "
+                "replaces it"
+            )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.monitor in trainer.callback_metrics:  # not with --score.num_images=0
             super().on_validation_end(trainer, pl_module)
+
+    @property
+    def _best_path(self) -> str:
+        return self.format_checkpoint_name({})
 
 
 def mode_of(name: str) -> Literal["min", "max"]:

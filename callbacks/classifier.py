@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from callbacks.features import Extractor, Features, create
+from callbacks.files import save, unwritten
 from callbacks.images import to_uint8
 from callbacks.randomness import isolated_rng
 
@@ -75,16 +77,31 @@ def classifier_of(data: Any, cache_dir: Path, device: torch.device | str = "cpu"
     path = cache_dir / f"classifier-{data.reference('train')}.pt"
     with isolated_rng(0, torch.device(device)):
         network = SmallClassifier(data.image_shape[0], data.num_classes)
-        if not path.exists():
+        if not _load(network, path):
+            torch.manual_seed(0)
+            fresh = SmallClassifier(data.image_shape[0], data.num_classes)
             batches = [data.on_after_batch_transfer(batch, 0) for batch in data.ordered("train")]
             images = torch.cat([reduced(to_uint8(batch[0])).cpu() for batch in batches])
-            train(network.to(device), images, torch.cat([batch[1].cpu() for batch in batches]))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            torch.save(network.cpu().state_dict(), partial)
-            partial.replace(path)
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            train(fresh.to(device), images, torch.cat([batch[1].cpu() for batch in batches]))
+            weights = fresh.cpu().state_dict()
+            network.load_state_dict(weights)  # in the memory order that it has when it is read from the file
+            try:
+                save(weights, path)
+            except OSError as error:
+                unwritten("classifier", path, error)
     return network.requires_grad_(False).eval()
+
+
+def _load(network: SmallClassifier, path: Path) -> bool:
+    """Give a network the weights that an earlier run kept; False where there are none, or a damaged file."""
+    if not path.exists():
+        return False
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception:  # torch raises many kinds for files that are not its own
+        rank_zero_warn(f"{path} is damaged; the classifier of the data is trained anew")
+        return False
+    return True
 
 
 def train(network: SmallClassifier, images: Tensor, labels: Tensor) -> None:

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.distances import ClassSums, Moments
 from callbacks.features import Extractor
+from callbacks.files import unwritten, whole
 
 SPLITS = 10  # of the inception score
 KEPT = 10_000  # features of each kind that KID and MiFID keep, spread evenly over the images
@@ -42,7 +41,7 @@ class Reference:
         try:
             _write_npz(path, mu=self.mu, sigma=self.sigma, features=self.features, count=torch.tensor(self.count))
         except OSError as error:
-            rank_zero_warn(f"statistics of the real images are not kept in --score.cache_dir: {error}")
+            unwritten("statistics", path, error)
 
     @classmethod
     def load(cls, path: Path | None) -> "Reference | None":
@@ -52,9 +51,13 @@ class Reference:
         try:
             with np.load(path, allow_pickle=False) as file:
                 mu, sigma, features = (torch.from_numpy(file[key]) for key in ("mu", "sigma", "features"))
-                return cls(mu, sigma, features, int(file["count"]))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+                count = int(file["count"])
+        except Exception:  # numpy raises many kinds for files that are not its own
             return None
+        size = mu.shape[-1:]
+        fits = mu.shape == size and sigma.shape == size * 2 and features.ndim == 2 and features.shape[1:] == size
+        numbers = all(part.is_floating_point() for part in (mu, sigma, features))
+        return cls(mu, sigma, features, count) if fits and numbers else None
 
 
 class Collector:
@@ -176,8 +179,5 @@ def write_statistics(path: str | Path, mu: Tensor, sigma: Tensor) -> None:
 
 
 def _write_npz(path: Path, **arrays: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
-    partial.replace(path)

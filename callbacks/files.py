@@ -5,6 +5,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 PARTIAL = ".partial"  # how the names of unfinished files end
 
@@ -29,6 +33,40 @@ def whole(path: str | Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save(value: Any, path: str | Path) -> None:
+    """torch.save, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with whole(path) as partial:
+        try:
+            with partial.open("wb") as file:
+                torch.save(value, file)
+        except RuntimeError as error:  # torch's archive complains of its own trailer when the disk is full
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__context__
+            if cause is None:
+                raise
+            raise cause from None
+
+
+def reason(error: OSError) -> str:
+    """What the system says of a file, such as "No space left on device"."""
+    return error.strerror or str(error)
+
+
+_said: set[tuple[str, Path]] = set()  # kinds of files and folders
+
+
+def unwritten(kind: str, path: Path, error: OSError) -> None:
+    """Say, once for a kind of file in a folder, that a file which training can do without was not written."""
+    if (kind, path.parent) not in _said:
+        _said.add((kind, path.parent))
+        rank_zero_warn(f"{path} cannot be written ({reason(error)}); training goes on")
 
 
 def tidy(folder: Path) -> None:

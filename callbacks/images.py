@@ -1,13 +1,14 @@
 """The one place where images leave the training range: pictures and scores are made from what these helpers return."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+
+from callbacks.files import unwritten, whole
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -22,11 +23,8 @@ def write_png(image: Tensor, path: str | Path) -> None:
     """Write one uint8 image (C, H, W), grey or RGB, to ``path``; the file appears whole or not at all."""
     from torchvision.io import encode_png
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(encode_png(image.cpu().contiguous()).numpy().tobytes())
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_bytes(encode_png(image.cpu().contiguous()).numpy().tobytes())
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
@@ -42,12 +40,28 @@ def folder_of(trainer: Trainer) -> Path:
     return Path((trainer.loggers[0].save_dir if trainer.loggers else None) or trainer.default_root_dir)
 
 
+def step_of(trainer: Trainer, module: LightningModule) -> int:
+    """Generator updates behind the module, also where it is only validated or tested (``module.trained_steps``)."""
+    return trainer.global_step or getattr(module, "trained_steps", 0)
+
+
+def try_png(image: Tensor, path: Path) -> bool:
+    """``write_png`` for pictures that training can do without; whether the file could be written."""
+    try:
+        write_png(image, path)
+    except OSError as error:
+        unwritten("picture", path, error)
+        return False
+    return True
+
+
 def show(trainer: Trainer, name: str, picture: Tensor, path: Path, step: int) -> None:
     """Write a uint8 picture (C, H, W) to ``path`` and send it, under a name, to the loggers that take images."""
-    write_png(picture, path)
+    written = try_png(picture, path)
     for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):  # Weights & Biases
-            logger.log_image(name, [str(path)], step=step)
+        if hasattr(logger, "log_image"):  # Weights & Biases, which takes the file
+            if written:
+                logger.log_image(name, [str(path)], step=step)
         elif hasattr(logger.experiment, "add_image"):  # TensorBoard
             logger.experiment.add_image(name, picture, step)
 
