@@ -1,0 +1,370 @@
+"""Settings that are not taken on trust: those of a run folder, functions in place of classes, and secrets."""
+
+import argparse
+import collections.abc
+import functools
+import inspect
+import pkgutil
+import re
+import types
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from callbacks.neighbors import Neighbors
+from callbacks.quality import Quality
+from callbacks.scores import Score
+from callbacks.views import Views
+
+LARGEST = 1_000_000  # bytes; the configuration of a run has three thousand
+SECTIONS = {"trainer": Trainer, "score": Score, "quality": Quality, "neighbors": Neighbors, "views": Views}
+OF_TRAINER = ("precision", "limit_val_batches", "limit_test_batches", "limit_predict_batches")
+ONLY_OF_TRAINING = (
+    *("samples", "ema", "health", "last", "best", "ckpt_path", "run_dir", "name", "weights_only"),
+    *("optimizer", "lr_scheduler"),
+)
+
+
+# What a run folder may say
+
+
+def allowed_settings(
+    path: Path, classes: dict[str, dict[str, type]], parts: dict[type, dict[str, type]]
+) -> dict[str, Any]:
+    """What scoring and sampling need of the configuration that a run has kept; a stranger's folder runs no code.
+
+    What only training needs is left out unread. The rest is plain values, and classes that are named here.
+
+    Args:
+        path: The file.
+        classes: Under "model" and "data", the classes that they may be, by all names that are accepted for them.
+        parts: The same for arguments of these classes, by the base class that an argument is annotated with.
+
+    Raises:
+        MisconfigurationException: The file cannot be read as settings, or says more than it may.
+    """
+    config, allowed = _read(path), {}
+    try:
+        for key, value in config.items():
+            if key == "seed_everything":
+                allowed[key] = _plain(key, value, int)
+            elif key in classes:
+                allowed[key] = _class(key, value, classes[key], parts)
+            elif key in SECTIONS:
+                given = _mapping(key, value)
+                if key == "trainer":
+                    given = {name: given[name] for name in OF_TRAINER if name in given}
+                allowed[key] = _arguments(key, given, SECTIONS[key], parts)
+            elif key not in ONLY_OF_TRAINING:
+                raise _Refused(key, value, "left out: there is no such setting")
+        for key in ("score", "neighbors"):  # which import what has a dot
+            features = allowed.get(key, {}).get("features")
+            if "." in str(features):
+                raise _Refused(f"{key}.features", features, "the name of features, without a dot")
+    except _Refused as refused:
+        raise MisconfigurationException(
+            f"{refused} in {_short(path, 100, tail=True)}: what a run folder says is only read as far as scoring and "
+            "sampling need it; if the run is your own, give --config=PATH (what you name yourself is trusted)"
+        ) from None
+    return allowed
+
+
+class _Refused(Exception):
+    """A setting, and what would be right in its place."""
+
+    def __init__(self, key: str, value: Any, right: str) -> None:
+        super().__init__(f"{_short(key, 45)}={_short(value, 50)} must be {_short(right, 70)}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only: aliases could unfold to any size, and tags make other things of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if getattr(event, "anchor", None) is not None:
+            raise yaml.YAMLError("it has an anchor or alias")
+        if getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError("it has a tag")
+        return super().compose_node(parent, index)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The settings in a file.
+
+    Raises:
+        MisconfigurationException: There is no such file, or it holds something else.
+    """
+    try:
+        if not path.is_file():  # a pipe or a device might never end
+            raise ValueError("it is no file")
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError("it has more than a megabyte")
+        config = yaml.load(content.decode(), _Loader)
+        if not isinstance(config, dict):
+            raise ValueError("it is no mapping of keys to values")
+        str(config)  # fails on numbers that are too long to be written
+    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        raise MisconfigurationException(
+            f"{_short(path, 100, tail=True)} is not the configuration of a run ({_short(error, 150)}): give the "
+            "configuration with --config=PATH"
+        ) from error
+    return config
+
+
+def _short(value: Any, length: int, tail: bool = False) -> str:
+    """Anything in one line of a message."""
+    text = "".join(character if character.isprintable() else " " for character in str(value))
+    if len(text) <= length:
+        return text
+    return f"...{text[3 - length :]}" if tail else f"{text[: length - 3]}..."
+
+
+def _mapping(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _Refused(key, value, "a mapping of keys to values")
+    return value
+
+
+def _class(key: str, value: Any, spellings: dict[str, type], parts: dict[type, dict[str, type]]) -> dict[str, Any]:
+    """A class that may be named, with arguments that it may have; a word alone is the name of a class too."""
+    given = value if isinstance(value, dict) else {"class_path": value}
+    for name in given:
+        if name not in ("class_path", "init_args"):
+            raise _Refused(f"{key}.{name}", given[name], "left out: a class has class_path and init_args")
+    name = given.get("class_path")
+    if not isinstance(name, str) or name not in spellings:
+        known = dict.fromkeys(cls.__name__ for cls in spellings.values())
+        raise _Refused(key, name, f"one of {', '.join(known)}")
+    arguments = _mapping(f"{key}.init_args", given.get("init_args") or {})
+    return {"class_path": name, "init_args": _arguments(key, arguments, spellings[name], parts)}
+
+
+def _arguments(key: str, given: dict[str, Any], cls: type, parts: dict[type, dict[str, type]]) -> dict[str, Any]:
+    """The arguments of a class, each judged by its annotation."""
+    arguments = {}
+    annotations = _annotations(cls)
+    for name, value in given.items():
+        full = f"{key}.{name}"
+        if name not in annotations:
+            raise _Refused(full, value, f"left out: {cls.__name__} has no such argument")
+        members = _members(annotations[name])
+        base = next((member for member in members if member in parts), None)
+        if any(get_origin(member) is collections.abc.Callable for member in members):
+            continue  # optimizers and schedules, which only training has
+        if any(_is_modules(member) for member in members):
+            _check_augmentation(full, value)
+        elif base is not None and not (value is None and type(None) in members):
+            arguments[name] = _class(full, value, parts[base], parts)
+        else:
+            arguments[name] = _plain(full, value, annotations[name])
+    return arguments
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    """What the arguments of a class are annotated with, also of those that it hands on to its bases."""
+    annotations: dict[str, Any] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        if "__init__" in vars(base):
+            hints = get_type_hints(base.__init__)
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+            annotations |= {name: hints[name] for name in names if name in hints}
+    return annotations
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The types that an annotation allows."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(inner for member in get_args(annotation) for inner in _members(member))
+    return (annotation,)
+
+
+def _is_modules(member: Any) -> bool:
+    of = get_args(member)
+    return get_origin(member) is list and isinstance(of[0], type) and issubclass(of[0], nn.Module)
+
+
+def _check_augmentation(key: str, value: Any) -> None:
+    """Only training augments, so it is left out; but a class that is not Kornia's is not what it says it is."""
+    for module in value if isinstance(value, list) else [] if value is None else [value]:
+        name = module.get("class_path") if isinstance(module, dict) else module
+        if not isinstance(name, str) or not name.startswith("kornia.augmentation."):
+            raise _Refused(key, name, "modules of kornia.augmentation")
+
+
+def _plain(key: str, value: Any, annotation: Any) -> Any:
+    """A number or word, or a list or mapping of them where there may be one; the parser says if it is in its range."""
+    right = "a number or a word"
+    for member in _members(annotation):
+        origin, of = get_origin(member), [part for part in get_args(member) if part is not ...]
+        if member is type(None):
+            if value is None:
+                return value
+        elif member in (bool, int, float, str):
+            if isinstance(value, bool | int | float | str):
+                return value
+        elif origin is Literal:
+            if value in of:
+                return value
+            right = f"one of {', '.join(map(str, of))}"
+        elif origin in (list, tuple, collections.abc.Sequence):
+            if isinstance(value, list):
+                return [_plain(key, part, Union[tuple(of)]) for part in value]  # noqa: UP007
+            right = "a list of numbers or words"
+        elif origin is dict:
+            if isinstance(value, dict):
+                return {_plain(key, name, of[0]): _plain(f"{key}.{name}", part, of[1]) for name, part in value.items()}
+            right = "a mapping of words to numbers or words"
+    raise _Refused(key, value, right)
+
+
+# What stands for code
+
+
+def refuse_functions(config: Any) -> None:
+    """Settings make objects of classes; a function would be called with them, whatever it does.
+
+    Args:
+        config: Parsed settings, of which nothing is made yet.
+
+    Raises:
+        MisconfigurationException: A setting is a function, or an optimizer or schedule is a class of something else.
+    """
+    for key, value in _settings_in(config, ""):
+        name = value.get("class_path") if isinstance(value, dict) else None
+        if name is None:
+            target = value
+            if not (inspect.isroutine(value) or isinstance(value, functools.partial)):
+                continue
+            name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
+        else:
+            try:
+                target = pkgutil.resolve_name(name)
+            except (AttributeError, ImportError, ValueError):
+                continue  # nothing that could be called
+        wanted = _wanted_class(key)
+        if not isinstance(target, type):
+            of = f" of {wanted.__module__}.{wanted.__qualname__}" if wanted is not object else ""
+            raise MisconfigurationException(f"--{key}={_short(name, 100)} is a function: give a class{of}")
+        if not issubclass(target, wanted):
+            raise MisconfigurationException(
+                f"--{key}={_short(name, 100)} must be a class of {wanted.__module__}.{wanted.__qualname__}"
+            )
+
+
+def _wanted_class(key: str) -> type:
+    return Optimizer if key.endswith("_optimizer") else LRScheduler if key.endswith("_scheduler") else object
+
+
+def _settings_in(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """All settings at and below one, under the keys that they have on the command line."""
+    if isinstance(value, argparse.Namespace):  # jsonargparse's too
+        value = vars(value)
+    yield key, value
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _settings_in(part, key if name == "init_args" else f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _settings_in(part, key)
+
+
+# Secrets
+
+HIDDEN = "***"
+# Of the words in a key, such as x, api and key; two of them are joined.
+SECRET = re.compile(
+    r"(auth|authorization|credentials?|cookies?|bearer|jwt|oauth|token|pwd|\w*(passw(or)?d|passwords|passphrase|passcode|secrets?)"
+    r"|(api|access|auth|bearer|session|refresh|id|private|client|csrf|hf)(token|tokens|key|keys)"
+    r"|(secret|signing|encryption|account|master|shared|ssh|deploy|license|service|subscription|storage)keys?"
+    r"|sessionid|accesskeyid)"
+)
+NAMED = re.compile(r"([\w.~-]+)([\"']?\s*[=:]\s*)")  # and then a value:
+GIVEN = re.compile(r"\A(\"[^\"]*\"|'[^']*'|[^\s&;#,'\"}\]]+)")
+IN_TEXT = (
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),
+    (re.compile(r"\b([a-z][a-z0-9+.-]*://[^\s/?#@:]*:)[^\s/]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+    (re.compile(r"((authorization|cookie)[\"']?\s*[:=]\s*).+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(Bearer\s+)[\w.~+/=-]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(r"\A(Basic\s+)\S+\Z", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (
+        re.compile(  # as Hugging Face, GitHub, GitLab, OpenAI, Stripe, AWS, Slack, Google, PyPI, W&B and JWT write them
+            r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
+            r"|sk-[\w-]{16,}|[sr]k_(live|test)_\w{10,}|A[KS]IA[A-Z0-9]{16}|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{30,}"
+            r"|ya29\.[\w-]{10,}|pypi-[\w-]{30,}|wandb_v\d_\w{16,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
+        ),
+        HIDDEN,
+    ),
+    (re.compile(r"(hooks\.slack\.com/services/|discord(app)?\.com/api/webhooks/)\S+"), rf"\1{HIDDEN}"),
+)
+HASHES = {"commit", "sha", "revision", "hash", "checksum", "digest", "fingerprint"}
+
+
+def without_secrets(config: Any) -> Any:
+    """The configuration with passwords, keys of accounts and the like replaced by asterisks.
+
+    They are told by their key, such as api_key, token or password in any spelling, or by what they look like.
+    """
+    if isinstance(config, dict):
+        return {
+            key: HIDDEN
+            if value and not isinstance(value, bool) and _is_secret(str(key))
+            else value
+            if isinstance(value, str) and HASHES & set(_words(str(key)))
+            else without_secrets(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return [without_secrets(value) for value in config]
+    return _hidden_in(config) if isinstance(config, str) else config
+
+
+def masked(arguments: list[str]) -> list[str]:
+    """Words of a command line, to be shown, without the secrets among them."""
+    shown, secret = [], False
+    for word in arguments:
+        option = word.startswith("-")
+        key, equals, value = word.partition("=") if option else ("", "", word)
+        secret = _is_secret(key) if option else secret
+        shown.append(f"{key}{equals}{HIDDEN if secret and value else _hidden_in(value)}")
+        secret = secret and option and not equals  # then the next word is the value
+    return shown
+
+
+def _words(key: str) -> list[str]:
+    """The words in a key, in whatever way they are joined: x-api-key, apiKey, API_KEY."""
+    parted = re.sub(r"([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3_\2\4", key)
+    return re.findall(r"[a-z]+", parted.lower())
+
+
+def _is_secret(key: str) -> bool:
+    words = _words(key)
+    joined = [a + b for a, b in pairwise(words)]
+    return any(map(SECRET.fullmatch, words + joined))
+
+
+def _hidden_in(text: str) -> str:
+    """A text without the secrets in it."""
+    if re.fullmatch(r"[0-9a-f]{40}", text):  # a key of W&B
+        return HIDDEN
+    for pattern, instead in IN_TEXT:
+        text = pattern.sub(instead, text)
+    for name in reversed(list(NAMED.finditer(text))):
+        of_query = text[: name.start()].endswith(("?", "&")) and _words(name[1])[-1:] in (
+            ["key"],
+            ["sig"],
+            ["signature"],
+        )
+        if of_query or _is_secret(name[1]):
+            text = text[: name.end()] + GIVEN.sub(HIDDEN, text[name.end() :])
+    return text
