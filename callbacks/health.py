@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.images import validation_batches
+from callbacks.images import plain, validation_batches
 from callbacks.randomness import isolated_rng
 
 WINS = 0.999  # of all pairs of a real and a generated image
@@ -59,6 +61,7 @@ class Health(Callback):
         self.min_diversity = min_diversity
         self._step = 0
         self._recent: deque[Any] | None = None  # the latest training batches
+        self._restored: list[Any] = []  # those of them that a checkpoint held
         self._held_out: list[Any] = []
         self._diversity = 0.0  # at the last check
         self._in_a_row: dict[str, int] = {}  # bad checks, by curve
@@ -92,6 +95,36 @@ class Health(Callback):
         finite = all_finite(checkpoint["state_dict"].values())
         if not trainer.strategy.reduce_boolean_decision(finite):
             self._stop(trainer, "there are weights that are not finite numbers")
+        mine = self._needed(trainer.global_step)
+        ranks: list[Any] = [mine]
+        if trainer.world_size > 1:
+            ranks = [None] * trainer.world_size
+            torch.distributed.all_gather_object(ranks, mine)
+        checkpoint["health"] = {
+            "recent": ranks,
+            "diversity": self._diversity,
+            "in_a_row": self._in_a_row,
+            "warned": sorted(self._warned),
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("health")
+        if state is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._diversity, self._in_a_row = state["diversity"], state["in_a_row"]
+        self._warned = set(state["warned"])
+        if len(state["recent"]) == trainer.world_size:
+            self._restored = state["recent"][trainer.global_rank]
+
+    def _needed(self, step: int) -> list[Any]:
+        """Those of the latest batches that the next check will compare, however few come before it: one an update."""
+        if not self.every_n_steps:
+            return []
+        if self._recent is None:  # no batch yet since the run was resumed
+            return self._restored
+        to_come = self.every_n_steps - step % self.every_n_steps
+        needed = max(0, (self._recent.maxlen or 0) - to_come)
+        return [plain(batch) for batch in list(self._recent)[max(0, len(self._recent) - needed) :]]
 
     # Divergence
 
@@ -120,7 +153,8 @@ class Health(Callback):
         """
         size = len(module.real(batch))
         batches = -(-self.count // size)
-        self._recent, self._held_out = deque(maxlen=batches), []
+        self._recent = deque(move_data_to_device(self._restored, module.device), maxlen=batches)
+        self._restored, self._held_out = [], []
         if not has_held_out(trainer):
             return
         with isolated_rng(0, module.device):  # a DataLoader draws a random number when it starts
@@ -135,7 +169,7 @@ class Health(Callback):
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
         assert self._recent is not None
-        if len(self._recent) < (self._recent.maxlen or 0):  # the first steps of a run, also of a resumed one
+        if len(self._recent) < (self._recent.maxlen or 0):  # the first steps of a run
             return
         with isolated_rng(trainer.global_rank, module.device), torch.no_grad():
             fake = torch.cat([module.generate(batch) for batch in self._recent])[: self.count]

@@ -55,8 +55,12 @@ def try_png(image: Tensor, path: Path) -> bool:
     return True
 
 
-def show(trainer: Trainer, name: str, picture: Tensor, path: Path, step: int) -> None:
-    """Write a uint8 picture (C, H, W) to ``path`` and send it, under a name, to the loggers that take images."""
+def show(trainer: Trainer, name: str, picture: Tensor, path: Path, step: int) -> bool:
+    """Write a uint8 picture (C, H, W) to ``path`` and send it, under a name, to the loggers that take images.
+
+    Returns:
+        Whether the file could be written.
+    """
     written = try_png(picture, path)
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):  # Weights & Biases, which takes the file
@@ -64,6 +68,14 @@ def show(trainer: Trainer, name: str, picture: Tensor, path: Path, step: int) ->
                 logger.log_image(name, [str(path)], step=step)
         elif hasattr(logger.experiment, "add_image"):  # TensorBoard
             logger.experiment.add_image(name, picture, step)
+    return written
+
+
+def plain(batch: Any) -> Any:
+    """A copy of a batch on the CPU for a checkpoint, in types that weights_only=True reads back."""
+    if isinstance(batch, Tensor):
+        return batch.detach().to("cpu", copy=True)  # a view would bring all that it is a view of
+    return tuple(map(plain, batch)) if isinstance(batch, tuple | list) else batch
 
 
 def validation_batches(trainer: Trainer) -> Iterator[Any]:

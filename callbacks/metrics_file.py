@@ -77,7 +77,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def cut(self, rows: int) -> None:
         """Drop all rows after the first ``rows``, and the columns that came with them."""
-        self._pending.clear()
+        self._pending = self._pending[: max(0, rows - self._written)]
         self._began, self._kept = False, rows
         try:
             self._begin()

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from callbacks.classifier import extractor_of
 from callbacks.collect import share
 from callbacks.features import Extractor, name_of
-from callbacks.images import folder_of, grid, show, to_uint8
+from callbacks.images import folder_of, grid, show, step_of, to_uint8
 from callbacks.randomness import isolated_rng
 
 NEAREST = 8
@@ -63,7 +63,6 @@ class Neighbors(Callback):
         self.cache_dir = Path(cache_dir).expanduser()
         self.seed = seed
         self._extractor: Extractor | None = None
-        self._step: int | None = None
 
     # Lightning's hooks
 
@@ -74,22 +73,19 @@ class Neighbors(Callback):
             return
         self._extractor = extractor_of(trainer, self.features, self.weights, self.cache_dir)
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._step = checkpoint["global_step"]  # which Lightning tells nobody when it tests
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, trainer.global_step)
+        self._draw(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:  # not in the middle of training
-            self._draw(trainer, pl_module, self._step or trainer.global_step)
+            self._draw(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, self._step or trainer.global_step)
+        self._draw(trainer, pl_module)
 
     # What they do
 
-    def _draw(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         if not self.count or not trainer.is_global_zero:
             return
         loader = training_images(trainer)
@@ -102,6 +98,7 @@ class Neighbors(Callback):
                 pictures = self._pictures(trainer, module, loader)
         finally:
             trainer.state.stage = stage
+        step = step_of(trainer, module)
         for name, picture in pictures.items():
             path = folder_of(trainer) / "neighbors" / f"{name}_step_{step:07d}.png"
             show(trainer, f"neighbors/{name}", picture, path, step)

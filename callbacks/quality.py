@@ -15,7 +15,7 @@ from torchmetrics.functional.image import (
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 from callbacks.features import pretrained
-from callbacks.images import to_uint8
+from callbacks.images import step_of, to_uint8
 from callbacks.randomness import isolated_rng
 from callbacks.scores import keep_best, publish
 
@@ -75,7 +75,6 @@ class Quality(Callback):
         self.names = {m: f"quality/{m}_y" if luminance and m != "lpips" else f"quality/{m}" for m in metrics}
         self._lpips: nn.Module | None = None
         self._sums: Tensor | None = None  # of each metric, and the number of images
-        self._loaded_step = 0
 
     @property
     def monitor(self) -> str | None:
@@ -94,9 +93,6 @@ class Quality(Callback):
                 self._lpips = create_lpips(self.lpips_net, self.lpips_weights)
             trainer.strategy.barrier("quality weights")
             self._lpips = self._lpips or create_lpips(self.lpips_net, self.lpips_weights)
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._loaded_step = checkpoint["global_step"]  # which Lightning tells nobody when it validates or tests
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.names or trainer.sanity_checking:
@@ -136,7 +132,7 @@ class Quality(Callback):
         *sums, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         self._sums = None
         entry = {
-            "step": trainer.global_step or self._loaded_step,
+            "step": step_of(trainer, pl_module),
             "scores": {name: value / count for name, value in zip(self.names.values(), sums, strict=True)},
             "protocol": {
                 "images": int(count),

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
-from callbacks.images import folder_of, grid, show, to_uint8, validation_batches, write_png
+from callbacks.files import reason
+from callbacks.images import folder_of, grid, plain, show, to_uint8, try_png, validation_batches, write_png
 from callbacks.randomness import isolated_rng
 
 
@@ -40,30 +42,48 @@ class Samples(Callback):
         self.seed = seed
         self.latest: Path | None = None
         self._batches: list[Any] = []
-        self._drawn = -1
+        self._trained_on: list[Any] = []  # those of them that are training batches
+        self._drawn = -1  # at this step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Training batches, which a resumed run does not see again."""
+        return {"batches": [plain(batch) for batch in self._trained_on]} if self._trained_on else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._trained_on = state_dict["batches"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn = trainer.global_step
-        if not self.every_n_steps or not trainer.is_global_zero or trainer.val_dataloaders is None:
+        if not self.every_n_steps or not trainer.is_global_zero:
             return
-        for batch in validation_batches(trainer):
-            self._keep(batch, trainer, pl_module)
-            if self._missing(pl_module) <= 0:
-                break
+        earlier = move_data_to_device(self._trained_on, pl_module.device)
+        self._batches, self._trained_on = [], []
+        if trainer.val_dataloaders is not None:
+            with isolated_rng(self.seed, pl_module.device):  # a DataLoader draws a random number when it starts
+                for batch in validation_batches(trainer):
+                    self._keep(batch, trainer, pl_module)
+                    if self._missing(pl_module) <= 0:
+                        break
+        for batch in earlier:
+            self._keep_training(batch, trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if not self.every_n_steps or not trainer.is_global_zero:
             return
-        if self._missing(pl_module) > 0:  # no validation data: the first training batches serve
-            self._keep(batch, trainer, pl_module)
+        self._keep_training(batch, trainer, pl_module)
         step = trainer.global_step
         if step != self._drawn and step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.every_n_steps and trainer.is_global_zero and trainer.global_step != self._drawn and self._batches:
+        if not self.every_n_steps or not trainer.is_global_zero or not self._batches:
+            return
+        # A run that was killed before its last picture goes on at the step of it.
+        if trainer.global_step == self._drawn and self._path(trainer).exists():
+            self.latest = self._path(trainer)
+        else:
             self._draw(trainer, pl_module)
 
     def _missing(self, module: LightningModule) -> int:
@@ -73,16 +93,25 @@ class Samples(Callback):
         self._batches.append(batch)
         path = folder_of(trainer) / "samples" / "real.png"
         if self._missing(module) <= 0 and not path.exists():
-            write_png(grid(self._joined(module.real(b) for b in self._batches)), path)
+            try_png(grid(self._joined(module.real(b) for b in self._batches)), path)
+
+    def _keep_training(self, batch: Any, trainer: Trainer, module: LightningModule) -> None:
+        """Without (enough) validation data, the first training batches serve."""
+        if self._missing(module) > 0:
+            self._trained_on.append(batch)
+            self._keep(batch, trainer, module)
+
+    def _path(self, trainer: Trainer) -> Path:
+        return folder_of(trainer) / "samples" / f"step_{trainer.global_step:07d}.png"
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
-        self._drawn = step = trainer.global_step
+        self._drawn = trainer.global_step
         with isolated_rng(self.seed, module.device), torch.no_grad():
             shown = self._joined(module.shown(batch) for batch in self._batches)
         columns = max(1, round((len(shown) / shown.shape[1]) ** 0.5))
         picture = grid(shown.flatten(0, 1), columns * shown.shape[1])
-        self.latest = folder_of(trainer) / "samples" / f"step_{step:07d}.png"
-        show(trainer, "samples", picture, self.latest, step)
+        if show(trainer, "samples", picture, self._path(trainer), trainer.global_step):
+            self.latest = self._path(trainer)
 
     def _joined(self, images: Iterable[Tensor]) -> Tensor:
         """The first images of all, (count, ..., C, H, W), the smaller ones on a white ground."""
@@ -120,18 +149,27 @@ class ImageWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        assert self.folder is not None
         if isinstance(prediction, dict):
             for name, image in prediction.items():
-                write_png(to_uint8(image), self.folder / f"{name}.png")
+                self._write(to_uint8(image), name)
             return
         assert batch_indices is not None
         for number, image in zip(batch_indices, to_uint8(prediction).cpu(), strict=True):
-            write_png(image, self.folder / f"{number:05d}.png")
+            self._write(image, f"{number:05d}")
         if sum(map(len, self._first)) < self.columns**2:
             self._first.append(prediction.cpu())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self._first:
-            assert self.folder is not None
-            write_png(grid(torch.cat(self._first)[: self.columns**2], self.columns), self.folder / "grid.png")
+            self._write(grid(torch.cat(self._first)[: self.columns**2], self.columns), "grid")
+
+    def _write(self, image: Tensor, name: str) -> None:
+        assert self.folder is not None
+        path = self.folder / f"{name}.png"
+        try:
+            write_png(image, path)
+        except OSError as error:
+            raise MisconfigurationException(
+                f"the image {path} cannot be written ({reason(error)}): make room there, or give a folder that can be "
+                "written to with --run_dir"
+            ) from error

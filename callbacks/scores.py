@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -16,7 +17,9 @@ from callbacks.classifier import extractor_of
 from callbacks.collect import Collector, Reference, before, read_statistics, share
 from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
 from callbacks.features import Extractor, name_of
-from callbacks.images import to_uint8
+from callbacks.files import unwritten, whole
+from callbacks.images import step_of, to_uint8
+from callbacks.metrics_file import MetricsFile
 from callbacks.randomness import isolated_rng
 
 
@@ -76,7 +79,6 @@ class Score(Callback):
         self._fake: Collector | None = None
         self._collector: Collector | None = None
         self._estimated = False
-        self._loaded_step = 0
 
     @property
     def names(self) -> dict[str, str]:
@@ -107,9 +109,6 @@ class Score(Callback):
             mu, sigma = read_statistics(self.real_statistics)
             self._real["given"] = Reference(mu, sigma, None, 0)
         keep_best(trainer, self.monitor)
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._loaded_step = checkpoint["global_step"]  # which Lightning tells nobody when it validates or tests
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == trainer.max_steps:
@@ -221,10 +220,9 @@ class Score(Callback):
             reference.save(self._cache_file() if trainer.is_global_zero else None)
             self._real[self._name] = reference
         real, fake = self._real[self._name], self._fake.reference(trainer)
-        step = trainer.global_step or self._loaded_step
         scores = trainer.strategy.broadcast(self._compute(real, fake) if trainer.is_global_zero else {})
         entry = {
-            "step": step,
+            "step": step_of(trainer, module),
             "scores": scores,
             "protocol": {
                 "features": self.features,
@@ -243,9 +241,11 @@ class Score(Callback):
     def _compute(self, real: "Reference", fake: "Reference") -> dict[str, float]:
         names = self.names
         if real.mu.shape != fake.mu.shape:
+            given = f"--score.real_statistics={self.real_statistics}" if self.real_statistics else self._cache_file()
+            instead = "give statistics of the same features" if self.real_statistics else "delete that file"
             raise MisconfigurationException(
-                f"--score.real_statistics={self.real_statistics} is of {len(real.mu)} features, but "
-                f"--score.features={self.features} has {len(fake.mu)}: give statistics of the same features"
+                f"{given} is of {len(real.mu)} features, but --score.features={self.features} has {len(fake.mu)}: "
+                f"{instead}"
             )
         if not (torch.isfinite(fake.mu).all() and torch.isfinite(real.mu).all()):
             rank_zero_warn(
@@ -282,6 +282,8 @@ def publish(
 ) -> None:
     """Give a moment's scores to Lightning, the console, a file in the run folder and the loggers; on every rank.
 
+    ``trainer.validate`` and ``trainer.test`` return them, with the counts and the step.
+
     Args:
         trainer: The trainer.
         module: The module, in a hook that may log.
@@ -291,7 +293,10 @@ def publish(
         counts: What the loggers get beside the scores.
     """
     step, scores = entry["step"], entry["scores"]
-    module.log_dict(scores, logger=False, sync_dist=trainer.world_size > 1)
+    fitting = trainer.state.fn == TrainerFn.FITTING
+    # Lightning returns what it sends to the loggers itself, which it does at the step among them.
+    logged = scores if fitting else {"step": float(step)} | scores | counts
+    module.log_dict(logged, logger=not fitting, sync_dist=trainer.world_size > 1)
     folder = Path(trainer.log_dir or trainer.default_root_dir)
     if trainer.is_global_zero:
         record(folder / file, entry, monitor)
@@ -300,19 +305,77 @@ def publish(
         show(f"step {step:,}  {line}")
     protocol = {f"{monitor.partition('/')[0]}_protocol": entry["protocol"]}
     for logger in trainer.loggers:
-        logger.log_metrics(scores | counts, step=step)
+        if fitting:
+            logger.log_metrics(scores | counts, step=step)
+        elif isinstance(logger, MetricsFile):
+            logger.cut(logger.rows)  # nothing is written again
         if trainer.is_global_zero and hasattr(logger.experiment, "config"):  # Weights & Biases
             logger.experiment.config.update(protocol, allow_val_change=True)
 
 
 def record(path: Path, entry: dict[str, Any], monitor: str) -> None:
-    """Add a moment's scores to a run's file of them; a resumed run replaces what it scores again."""
-    history = json.loads(path.read_text())["history"] if path.exists() else []
-    history = [old for old in history if old["step"] < entry["step"]] + [entry]
-    finite = [e for e in history if e["scores"][monitor] == e["scores"][monitor]]
-    better = max if mode_of(monitor) == "max" else min
-    best = better(finite, key=lambda e: e["scores"][monitor], default=None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps({"best": best, "final": entry, "history": history}, indent=2))
-    partial.replace(path)
+    """Add a moment's scores to a run's file of them, in order of steps; they replace those of the same step.
+
+    Args:
+        path: The file, which holds the "history", the "best" moment by the "monitor" and the "final" one.
+        entry: The "step", the "scores" by name, and what they depend on.
+        monitor: Name of the score that chooses the best.
+    """
+    try:
+        history = [old for old in _read(path)[0] if old["step"] != entry["step"]]
+        _write(path, sorted([*history, entry], key=lambda e: e["step"]), monitor)
+    except OSError as error:
+        unwritten(path.name, path, error)
+
+
+def keep_until(path: Path, step: int, inclusive: bool) -> None:
+    """Cut a run's file of scores, if there is one, back to a step that training goes on from.
+
+    Args:
+        path: The file; it is removed where nothing is left.
+        step: The step.
+        inclusive: Whether the scores of the step itself stay.
+    """
+    try:
+        history, monitor = _read(path)
+        kept = [entry for entry in history if entry["step"] < step + inclusive]
+        if not kept:
+            path.unlink(missing_ok=True)
+        elif kept != history:
+            _write(path, kept, monitor)
+    except OSError as error:
+        unwritten(path.name, path, error)
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The history in a file of scores and the name of the monitor; a damaged file is put aside."""
+    if not path.exists():
+        return [], ""
+    try:
+        content = json.loads(path.read_bytes())
+        history = content["history"]
+        right = isinstance(history, list) and all(
+            type(entry["step"]) is int and isinstance(entry["scores"], dict) for entry in history
+        )
+        # Files of earlier versions do not name it, but it was always the first.
+        monitor = content.get("monitor") or next((name for entry in history[-1:] for name in entry["scores"]), "")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        right = False
+    if right:
+        return history, monitor
+    damaged = path.with_name(f"{path.name}.damaged")
+    path.replace(damaged)
+    rank_zero_warn(f"{path} is damaged: it is kept as {damaged.name}, and a new one begun")
+    return [], ""
+
+
+def _write(path: Path, history: list[dict[str, Any]], monitor: str) -> None:
+    def value(entry: dict[str, Any]) -> Any:
+        return entry["scores"].get(monitor)
+
+    # Entries that were scored in other features have no such value.
+    finite = [e for e in history if isinstance(value(e), int | float) and value(e) == value(e)]
+    best = (max if mode_of(monitor) == "max" else min)(finite, key=value, default=None)
+    content = {"monitor": monitor, "best": best, "final": history[-1], "history": history}
+    with whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=2))

@@ -34,20 +34,22 @@ class Views(Callback):
         self.every_n_steps = every_n_steps
         self.columns = columns
         self.seed = seed
-        self._drawn = -1
+        self._began = -1  # training, at this step
+        self._drawn = -1  # at this step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._drawn = trainer.global_step
+        self._began, self._drawn = trainer.global_step, -1
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
-            self._draw(trainer, pl_module, f"_step_{trainer.global_step:07d}")
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._began:
+            self._draw(trainer, pl_module, f"_step_{step:07d}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module, f"_step_{trainer.global_step:07d}")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._drawn = -1
+        self._began = self._drawn = -1
         self._draw(trainer, pl_module, "")
 
     def _draw(self, trainer: Trainer, module: LightningModule, suffix: str) -> None:
@@ -59,4 +61,6 @@ class Views(Callback):
             views = module.views(self.columns)
         for name, images in views.items():
             path = folder_of(trainer) / "views" / f"{name}{suffix}.png"
-            show(trainer, f"views/{name}", grid(images.flatten(0, 1), columns=images.shape[1]), path, step)
+            # A run that was killed before its last pictures were complete goes on at their step.
+            if step != self._began or not path.exists():
+                show(trainer, f"views/{name}", grid(images.flatten(0, 1), columns=images.shape[1]), path, step)

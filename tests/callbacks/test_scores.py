@@ -1,5 +1,6 @@
 """The Score callback, beside the same numbers computed directly from the images it saw."""
 
+import csv
 import json
 import math
 
@@ -14,12 +15,12 @@ from PIL import Image
 from torch import nn
 from watch import Watch
 
-from callbacks import EMA, MetricsFile, Score
+from callbacks import EMA, MetricsFile, Quality, Score
 from callbacks.collect import read_statistics, write_statistics
 from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
 from callbacks.features import create
 from callbacks.images import to_uint8
-from callbacks.scores import record
+from callbacks.scores import keep_until, record
 from datamodules import Digits, UnpairedFolder
 from gans import DCGAN
 
@@ -228,14 +229,160 @@ def test_a_score_carries_its_protocol(tmp_path, digits):
     assert entry["scores"][FRECHET] == pytest.approx(float(run.callback_metrics[FRECHET]))
 
 
-def test_best_and_final_are_both_kept_and_a_resumed_run_scores_again(tmp_path):
+def entry(step, value, name="s"):
+    return {"step": step, "scores": {name: value}}
+
+
+def history(path, *entries, monitor="s"):
+    """A file of scores, as it is after these are recorded."""
+    for one in entries:
+        record(path, one, monitor)
+    return json.loads(path.read_text())
+
+
+def test_an_entry_replaces_that_of_its_own_step_only(tmp_path):
+    entries = entry(10, 3.0), entry(20, 1.0), entry(30, math.nan), entry(40, 2.0), entry(30, 1.5), entry(0, 9.0)
+    kept = history(tmp_path / "scores.json", *entries)
+    assert kept["best"] == entry(20, 1.0)
+    assert kept["final"] == entry(40, 2.0)
+    assert kept["history"] == [entry(0, 9.0), entry(10, 3.0), entry(20, 1.0), entry(30, 1.5), entry(40, 2.0)]
+
+
+def test_entries_of_other_features_or_without_a_number_are_never_the_best(tmp_path):
     path = tmp_path / "scores.json"
-    for step, value in ((10, 3.0), (20, 1.0), (30, float("nan")), (40, 2.0), (30, 1.5)):
-        record(path, {"step": step, "scores": {"s": value}}, "s")
+    history(path, entry(10, 1.0, "score/fid"), entry(20, math.nan), entry(30, None), monitor="score/fid")
+    kept = history(path, entry(40, 5.0), entry(50, 6.0))
+    assert kept["best"] == entry(40, 5.0)
+    assert len(kept["history"]) == 5
+    assert history(path, entry(60, math.nan, "t"), monitor="t")["best"] is None
+
+
+@pytest.mark.parametrize("monitor", ["quality/psnr", "score/fid"])
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(("step", "inclusive", "left"), [(30, True, 3), (30, False, 2), (25, True, 2), (99, False, 4)])
+def test_a_file_of_scores_is_cut_back(monitor, named, step, inclusive, left, tmp_path):
+    """Files that do not name the monitor are older; it was always the first score of an entry."""
+    path = tmp_path / "scores.json"
+    entries = [entry(s, v, monitor) for s, v in ((10, 3.0), (20, 1.0), (30, 2.0), (40, 9.0 * ("psnr" in monitor)))]
+    content = history(path, *[e | {"scores": e["scores"] | {"other": 0.0}} for e in entries], monitor=monitor)
+    if not named:
+        del content["monitor"]
+        path.write_text(json.dumps(content))
+    keep_until(path, step, inclusive)
     kept = json.loads(path.read_text())
-    assert kept["best"] == {"step": 20, "scores": {"s": 1.0}}
-    assert kept["final"] == {"step": 30, "scores": {"s": 1.5}}
-    assert [entry["step"] for entry in kept["history"]] == [10, 20, 30]
+    assert [e["step"] for e in kept["history"]] == [10, 20, 30, 40][:left]
+    assert kept["final"]["step"] == 10 * left
+    best = {"quality/psnr": {4: 40}, "score/fid": {4: 40, 3: 20, 2: 20}}[monitor].get(left, 10)
+    assert kept["best"]["step"] == best
+
+
+def test_a_file_of_which_nothing_is_left_is_removed(tmp_path):
+    path = tmp_path / "scores.json"
+    keep_until(path, 10, True)
+    history(path, entry(10, 1.0))
+    keep_until(path, 10, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"best": null, "history": [{"step"',
+        b"\0" * 30,
+        b"\xff{}",
+        b"[1, 2]",
+        b"3",
+        b'{"history": {"step": 1}}',
+        b'{"history": [{"scores": {}}]}',
+        b'{"history": [{"step": "10", "scores": {}}]}',
+        b'{"history": [7]}',
+    ],
+)
+def test_a_damaged_file_is_put_aside(content, tmp_path):
+    path = tmp_path / "scores.json"
+    for work in (lambda: record(path, entry(10, 1.0), "s"), lambda: keep_until(path, 99, True)):
+        path.write_bytes(content)
+        with pytest.warns(UserWarning, match=r"scores\.json is damaged: it is kept as scores\.json\.damaged") as said:
+            work()
+        assert len(said) == 1
+        assert (tmp_path / "scores.json.damaged").read_bytes() == content
+        assert not path.exists() or json.loads(path.read_text())["history"] == [entry(10, 1.0)]
+
+
+def test_a_file_that_cannot_be_written_is_said_once(tmp_path, recwarn):
+    (tmp_path / "scores.json").mkdir()
+    for step in (1, 2):
+        record(tmp_path / "scores.json", entry(step, 1.0), "s")
+    keep_until(tmp_path / "scores.json", 1, True)
+    (said,) = recwarn
+    assert str(said.message).endswith("scores.json cannot be written (Is a directory); training goes on")
+
+
+def test_validate_and_test_return_the_scores_and_loggers_get_them_once_at_the_step_of_the_model(tmp_path, digits):
+    model = small(DCGAN)
+    model.trained_steps = 7
+    log = MetricsFile(tmp_path / "run")
+    for step in (3, 9):
+        log.log_metrics({"loss": 1.0}, step=step)
+    for number, evaluate in enumerate(("validate", "test")):
+        run = trainer(tmp_path, score(tmp_path, num_images=50), Quality(["psnr"]))
+        (results,) = getattr(run, evaluate)(model, digits, verbose=False)
+        scores = {}
+        for file in ("scores.json", "quality.json"):
+            final = json.loads((tmp_path / "run" / file).read_text())["final"]
+            assert final["step"] == 7
+            scores |= final["scores"]
+        assert {"score/frechet_pixels", "quality/psnr"} <= scores.keys()
+        for name, value in scores.items():
+            assert results[name] == pytest.approx(value)
+            assert float(run.callback_metrics[name]) == pytest.approx(value)
+        with (tmp_path / "run/metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["step"] for row in rows] == ["3", "9", *["7"] * (number + 1)]  # nothing is lost or said twice
+        assert float(rows[-1][FRECHET]) == pytest.approx(scores[FRECHET])
+        assert float(rows[-1]["score/generated_images"]) == 50
+
+
+def test_in_training_the_loggers_get_scores_once(tmp_path, digits):
+    run = trainer(tmp_path, score(tmp_path, num_images=50), max_steps=4, val_check_interval=2)
+    run.fit(small(DCGAN), digits)
+    with (tmp_path / "run/metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file) if row[FRECHET]] == ["2", "4"]
+
+
+def test_a_cache_of_another_shape_is_made_anew(tmp_path, digits):
+    model = small(DCGAN)
+    first = validate(score(tmp_path, num_images=50), model, digits, tmp_path)
+    (file,) = (tmp_path / "cache").glob("*.npz")
+    good = dict(np.load(file))
+    for change in (
+        {"mu": good["mu"][None]},
+        {"mu": good["mu"][0]},
+        {"sigma": good["sigma"][:-1]},
+        {"features": good["features"][:, :-1]},
+        {"features": good["features"][0]},
+        {"count": np.arange(3)},
+        {"mu": np.array(["a"] * 64)},
+    ):
+        np.savez(file, **good | change)
+        assert validate(score(tmp_path, num_images=50), model, digits, tmp_path)["scores"] == first["scores"]
+        assert read_statistics(file)[0].shape == (64,)
+
+
+def test_a_cache_of_other_features_names_its_file(tmp_path, digits):
+    validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)
+    (file,) = (tmp_path / "cache").glob("*.npz")
+    np.savez(file, mu=np.zeros(3), sigma=np.eye(3), features=np.zeros((9, 3)), count=9)
+    with pytest.raises(MisconfigurationException, match=r"cache/.*\.npz is of 3 features, .* delete that file"):
+        validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)
+
+
+def test_statistics_that_cannot_be_kept_cost_nothing_but_time(tmp_path, digits):
+    (tmp_path / "cache").write_text("")
+    with pytest.warns(UserWarning, match=r"cache/digits-.*\.npz cannot be written \(.*\); training goes on"):
+        entry = validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)
+    assert entry["scores"][FRECHET] > 0
 
 
 def test_features_that_are_not_finite_give_no_score_and_a_warning(tmp_path, digits, monkeypatch):
