@@ -2,6 +2,7 @@
 
 from gans.acgan import ACGAN
 from gans.cgan import CGAN, ConvolutionalCGAN
+from gans.checkpoints import load as load
 from gans.cyclegan import CycleGAN
 from gans.dcgan import DCGAN
 from gans.discogan import DiscoGAN

@@ -5,29 +5,25 @@ A paper's module builds ``self.generator`` and ``self.discriminator`` and writes
 what is kept.
 """
 
-import copy
-import inspect
 import os
-import random
 import shutil
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from gans.checkpoints import PLAYERS
 from gans.diffaugment import DiffAugment
 from gans.optimizers import Adam
 from gans.precision import autocast_cache
+from gans.resume import Resumable
 from gans.strategies import DataParallel
 
 Loss = tuple[Tensor, dict[str, Tensor]]  # a scalar to minimise, and what to log beside it by name
@@ -64,7 +60,7 @@ def uncompiled() -> Any:
     return torch.compiler.set_stance("force_eager")
 
 
-class AdversarialModule(LightningModule, ABC):
+class AdversarialModule(Resumable, ABC):
     """Two networks trained against each other.
 
     One iteration takes ``accumulate_grad_batches`` batches and updates the discriminator; every ``n_critic``-th
@@ -118,10 +114,7 @@ class AdversarialModule(LightningModule, ABC):
         if gradient_clip_val is not None and gradient_clip_val <= 0:
             raise MisconfigurationException(f"--model.gradient_clip_val must be positive; got {gradient_clip_val}")
         self.automatic_optimization = False
-        self.save_hyperparameters()
-        # Checkpoints are read with weights_only=True, so they hold plain values and no Python objects.
-        for name in [name for name, value in self.hparams.items() if not _is_plain(value)]:
-            del self.hparams[name]
+        self.keep_settings()
         self.image_shape = image_shape
         self.optimizer_factories = discriminator_optimizer, generator_optimizer
         self.scheduler_factories = discriminator_scheduler, generator_scheduler
@@ -131,10 +124,6 @@ class AdversarialModule(LightningModule, ABC):
         self.channels_last = channels_last
         self.diff_augment = None if diff_augment is None else DiffAugment(diff_augment)
         self.compiles = compile
-        self.averaged_generator = None
-        self._critic_updates = 0  # since the last generator update
-        self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
-        self._resumed: dict[str, Any] | None = None  # what this rank goes on with
 
     # What a paper writes
 
@@ -172,22 +161,17 @@ class AdversarialModule(LightningModule, ABC):
         """
         return None
 
-    def memory(self) -> dict[str, Tensor]:
-        """What training remembers on this device besides weights and buffers, to be kept in checkpoints."""
-        return {}
-
-    def remember(self, memory: dict[str, Tensor]) -> None:
-        """Take up what ``memory`` gave when training was stopped."""
-
     # Training
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        optimizers, schedulers = [], []
-        networks = self.discriminator, self.generator
-        for net, make, schedule in zip(networks, self.optimizer_factories, self.scheduler_factories, strict=True):
-            if any(True for _ in net.parameters()):
-                optimizers.append(make(net.parameters()))
-                schedulers += [schedule(optimizers[-1])] if schedule else []
+        self._built = {}
+        optimizers: list[Optimizer] = []
+        schedulers: list[LRScheduler] = []
+        for player, make, schedule in zip(PLAYERS, self.optimizer_factories, self.scheduler_factories, strict=True):
+            if any(True for _ in getattr(self, player).parameters()):
+                optimizer, of_optimizer = self.build_optimizer(player, make, schedule)
+                optimizers.append(optimizer)
+                schedulers += of_optimizer
         for scheduler in schedulers:
             if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 raise MisconfigurationException(
@@ -198,11 +182,12 @@ class AdversarialModule(LightningModule, ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One batch: a discriminator update, then a generator update when ``n_critic`` of the former are done."""
-        self._validate_next(False)
+        self.validates_after(False)
         self._waiting.append(batch)
-        if len(self._waiting) < self.accumulate_grad_batches:
+        n = self.accumulate_grad_batches
+        if len(self._waiting) < n:
             return
-        batches, self._waiting = self._waiting, []
+        batches, self._waiting = self._waiting[:n], self._waiting[n:]  # some are left if n was larger before a resume
         logs: dict[str, Tensor] = {}
         with autocast_cache():
             self.begin_update(batches)
@@ -225,13 +210,7 @@ class AdversarialModule(LightningModule, ABC):
             config.scheduler.step()
         if self.global_step % self.trainer.log_every_n_steps == 0:
             self._log(logs)
-        self._validate_next(True)
-
-    def _validate_next(self, updated: bool) -> None:
-        """Let ``val_check_interval`` count generator updates, where Lightning counts batches (over all epochs)."""
-        every = self.trainer.val_check_interval
-        if self.trainer.check_val_every_n_epoch is None and isinstance(every, int):
-            self.trainer.val_check_batch = 1 if updated and self.global_step % every == 0 else sys.maxsize
+        self.validates_after(True)
 
     def _backward(self, loss_of: Callable[[Any], Loss], batches: list[Any], optimizer: Any) -> dict[str, Tensor]:
         """Accumulate the mean gradient over the batches; return the logs of the last one."""
@@ -274,10 +253,7 @@ class AdversarialModule(LightningModule, ABC):
     def on_train_start(self) -> None:
         if self.trainer.world_size > 1:
             torch.manual_seed(torch.initial_seed() + self.global_rank)  # every rank draws its own noise
-        if self._resumed is not None:
-            self.remember(self._resumed["memory"])
-            _set_rng_state(self._resumed["rng"])
-            self._resumed = None
+        self.go_on()
 
     def on_predict_start(self) -> None:
         torch.manual_seed(torch.initial_seed() + self.global_rank)
@@ -322,14 +298,10 @@ class AdversarialModule(LightningModule, ABC):
         finally:
             network.train(training)
 
-    def start_averaging(self) -> None:
-        """Give the module an ``averaged_generator``, a copy of the generator as it is now, unless it has one."""
-        if self.averaged_generator is None:
-            self.averaged_generator = copy.deepcopy(self.generator).requires_grad_(False)
-
-    # Checkpoints
+    # Before training
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
         if stage == "fit" and self.diff_augment is not None:
@@ -356,113 +328,7 @@ class AdversarialModule(LightningModule, ABC):
             if all(v.numel() >= 8 for v in vectors):
                 network.compile(dynamic=False)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        mine = {"rng": _rng_state(), "memory": self.memory()}
-        ranks: list[Any] = [mine]
-        if self.trainer.world_size > 1:
-            ranks = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(ranks, mine)
-        checkpoint["gan"] = {
-            "class": _name(type(self)),
-            "critic_updates": self._critic_updates,
-            # Plain tuples, because weights_only=True refuses the data's own tuple types.
-            "waiting": [tuple(batch) if isinstance(batch, tuple) else batch for batch in self._waiting],
-            "ranks": ranks,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint.get("gan", {})
-        if state.get("class") != _name(type(self)):
-            raise MisconfigurationException(
-                f"The checkpoint holds a {state.get('class', 'model of another program')}, but the model is a "
-                f"{_name(type(self))}: give the checkpoint of such a model, or the --model that wrote it."
-            )
-        weights = checkpoint["state_dict"]
-        average = "averaged_generator."
-        if any(key.startswith(average) for key in weights):
-            self.start_averaging()
-        elif self.averaged_generator is not None:  # averaging begins with this run
-            raw = {key: value for key, value in weights.items() if key.startswith("generator.")}
-            weights |= {average + key.removeprefix("generator."): value for key, value in raw.items()}
-        own = self.state_dict()
-        for key in own | weights:
-            here, there = (tuple(d[key].shape) if key in d else "missing" for d in (own, weights))
-            if here != there:
-                raise MisconfigurationException(
-                    f"The checkpoint does not fit this {type(self).__name__}: {key} is {there} in the checkpoint and "
-                    f"{here} in the model; give --model and --data the settings the checkpoint was trained with."
-                )
-        self._critic_updates = state["critic_updates"]
-        self._waiting = state["waiting"]
-        trainer = self._trainer
-        if trainer is not None and len(state["ranks"]) == trainer.world_size:
-            self._resumed = state["ranks"][trainer.global_rank]
-
-    @classmethod
-    def untrained(cls, checkpoint: dict[str, Any], **kwargs: Any) -> Self:
-        """A new model with the plain settings that a loaded checkpoint keeps; ``kwargs`` replace them."""
-        saved = checkpoint.get(cls.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        plain = {k: v for k, v in saved.items() if not k.startswith("_") and not isinstance(v, dict) and v is not None}
-        accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
-        return cls(**{k: v for k, v in plain.items() if k in accepted} | kwargs)
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, average: bool = True, map_location: Any = "cpu", **kwargs: Any
-    ) -> Self:
-        """Build the model a checkpoint was saved from and load its weights, ready for ``sample``.
-
-        Nothing that the file names is imported or called: optimizers, schedulers and losses given by class path are
-        left at the class's defaults, unless passed here.
-
-        Args:
-            checkpoint_path: A file written by the trainer.
-            average: Sample from the averaged generator where the checkpoint holds one; ``False`` takes the raw one.
-            map_location: Device for the weights.
-            **kwargs: Constructor arguments that replace the saved ones.
-
-        Raises:
-            MisconfigurationException: The file holds another kind of model, or weights of other shapes.
-        """
-        checkpoint = torch.load(checkpoint_path, map_location=map_location, weights_only=True)
-        model = cls.untrained(checkpoint, **kwargs)
-        if model.channels_last:  # as in training, since the last bits of some layers depend on the memory order
-            model.to(memory_format=torch.channels_last)
-        model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"])
-        if not average:
-            model.averaged_generator = None
-        return model.to(map_location).eval()
-
 
 def _single(networks: nn.Module) -> list[nn.Module]:
     """The networks that are called one by one."""
     return list(networks.values()) if isinstance(networks, nn.ModuleDict) else [networks]
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether weights_only=True can read the value back."""
-    if isinstance(value, dict):
-        return all(_is_plain(v) for v in value.values())
-    if isinstance(value, list | tuple):
-        return all(_is_plain(v) for v in value)
-    return value is None or type(value) in (bool, int, float, str)
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _rng_state() -> dict[str, Any]:
-    """This process's random state, in types that weights_only=True reads back."""
-    state = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _set_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    random.setstate(state["python"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())

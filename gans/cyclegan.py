@@ -30,7 +30,7 @@ class ImagePool:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) for the discriminator, as many as are given."""
-        kept = images[:0] if self.images is None else self.images
+        kept = images[:0] if self.images is None else self.images.to(images)
         fresh, others = images.split([n := min(self.size - len(kept), len(images)), len(images) - n])
         self.images = torch.cat([kept, fresh])
         count = min(self.size, len(others))  # no two of a batch take the same place
@@ -131,9 +131,14 @@ class CycleGAN(CyclicTranslator):
     def memory(self) -> dict[str, Tensor]:
         return {domain: pool.images for domain, pool in self.pools.items() if pool.images is not None}
 
-    def remember(self, memory: dict[str, Tensor]) -> None:
-        for domain, images in memory.items():
-            self.pools[domain].images = images.to(self.device)
+    def remember(self, memories: list[dict[str, Tensor]]) -> None:
+        """See AdversarialModule; images of another size, with which these networks were trained before, are left."""
+        for domain, pool in self.pools.items():
+            pools = [memory[domain] for memory in memories if domain in memory]
+            # From every pool in turn, as many as fit.
+            dealt = [images[i] for i in range(max(map(len, pools), default=0)) for images in pools if i < len(images)]
+            dealt = [image for image in dealt if tuple(image.shape) == tuple(self.image_shape)][: pool.size]
+            pool.images = torch.stack(dealt).to(self.device) if dealt else None
 
 
 def _squared(scores: Tensor, target: float) -> Tensor:

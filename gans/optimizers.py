@@ -48,4 +48,5 @@ class LinearDecay(torch.optim.lr_scheduler.LambdaLR):
                 "constant_steps of LinearDecay must be 0 or more, and decay_steps at least 1; "
                 f"got {constant_steps} and {decay_steps}"
             )
+        self.constant_steps, self.decay_steps = constant_steps, decay_steps  # in the state, where a change can be seen
         super().__init__(optimizer, lambda step: max(0.0, 1 - max(0, step - constant_steps) / decay_steps))

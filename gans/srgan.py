@@ -1,6 +1,5 @@
 """SRGAN: Photo-Realistic Single Image Super-Resolution Using a GAN (Ledig et al., 2016, arXiv 1609.04802)."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from gans.base import Loss
+from gans.checkpoints import read
 from gans.layers import ResidualBlock
 from gans.losses import AdversarialLoss, NonSaturating
 from gans.optimizers import Adam
@@ -177,12 +177,10 @@ class SRGAN(SRResNet):
         super().setup(stage)
 
     def _start_from(self, path: str) -> None:
-        if not Path(path).is_file():
-            raise MisconfigurationException(f"--model.pretrained={path} does not exist: give a checkpoint of SRResNet")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        except Exception as error:  # whatever a file that holds something else leads to
-            raise MisconfigurationException(f"--model.pretrained={path} is no checkpoint of SRResNet") from error
+            state = read(path)["state_dict"]
+        except MisconfigurationException as error:
+            raise MisconfigurationException(f"--model.pretrained={error}") from error
         kinds = ("averaged_generator.", "generator.")
         kind = next((k for k in kinds if any(key.startswith(k) for key in state)), kinds[-1])
         weights = {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}

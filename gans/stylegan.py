@@ -518,7 +518,7 @@ class StyleGAN(StyledGAN):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self._grow(checkpoint["gan"]["images_seen"])
+        self._grow(checkpoint["gan"].get("images_seen", 0))
 
 
 def check_mapping_layers(mapping_layers: int) -> None:

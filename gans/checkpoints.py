@@ -1,0 +1,246 @@
+"""Checkpoint files: read them, say what is in them, and build the model that they hold.
+
+A file may come from anywhere, so nothing that it names is imported or called: classes are looked up among the lab's.
+"""
+
+import inspect
+import types
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import gans  # only in part imported by now, so its modules are looked into when they are needed
+
+PLAYERS = "discriminator", "generator"
+"""The networks, in the order of their optimizers."""
+FACTORIES = tuple(f"{player}_{kind}" for player in PLAYERS for kind in ("optimizer", "scheduler"))
+"""The constructor arguments that make something else, whose settings are kept with the state of training."""
+
+
+def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint, plain values and tensors; where possible, tensors stay in the file until needed.
+
+    Args:
+        path: A file written by the trainer.
+        map_location: Device for the tensors.
+
+    Raises:
+        MisconfigurationException: The file is missing, damaged, or no checkpoint of one of the lab's models.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MisconfigurationException(f"{path} does not exist: give a checkpoint that training has written")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # whatever a file that is cut or holds something else leads to
+        raise MisconfigurationException(
+            f"{path} is no checkpoint, or only a part of one: give a checkpoint that training has written"
+        ) from error
+    kinds = {"gan": dict, "state_dict": dict, "hyper_parameters": dict, "global_step": int}
+    if isinstance(checkpoint, dict):
+        checkpoint.setdefault("hyper_parameters", {})
+    if (
+        not isinstance(checkpoint, dict)
+        or not all(isinstance(checkpoint.get(key), kind) for key, kind in kinds.items())
+        or not isinstance(checkpoint["gan"].get("class"), str)
+    ):
+        raise MisconfigurationException(
+            f"{path} holds something else than a model of this lab: give a checkpoint that training has written"
+        )
+    return checkpoint
+
+
+def settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The model of a checkpoint as configuration files give it: {"class_path": "gans.DCGAN", "init_args": {...}}.
+
+    The arguments are the plain ones that were given, and losses and penalties of the lab, but no optimizers.
+
+    Args:
+        checkpoint: What ``read`` gives.
+
+    Raises:
+        MisconfigurationException: The model is of none of the lab's classes, or a setting is of another type than it.
+    """
+    cls = _class_of(checkpoint)
+    accepted = _arguments(cls)
+    parts = {
+        name: part
+        for name, part in parts_of(checkpoint).items()
+        if name in accepted and rebuilt(name, part) is not None
+    }
+    return {"class_path": f"gans.{cls.__name__}", "init_args": plain_arguments(cls, checkpoint) | parts}
+
+
+def load(path: str | Path, average: bool = True, map_location: Any = "cpu", **kwargs: Any) -> LightningModule:
+    """Build the model a checkpoint was saved from, whichever of the lab's classes it is of, ready for ``sample``.
+
+    Args:
+        path: A file written by the trainer.
+        average: Sample from the averaged generator where the checkpoint holds one; ``False`` takes the raw one.
+        map_location: Device for the weights.
+        **kwargs: Constructor arguments that replace the saved ones.
+
+    Raises:
+        MisconfigurationException: See ``read``, ``settings`` and the class's ``load_from_checkpoint``.
+    """
+    return _class_of(read(path)).load_from_checkpoint(path, average=average, map_location=map_location, **kwargs)
+
+
+def _class_of(checkpoint: dict[str, Any]) -> Any:
+    known = {name_of(cls): cls for cls in (getattr(gans, name) for name in gans.__all__)}
+    name = checkpoint["gan"]["class"]
+    if name not in known:
+        raise MisconfigurationException(
+            f"The checkpoint holds a {name}, which is none of the lab's models: load it by its own class's "
+            "load_from_checkpoint or, on the command line, give the --config it was trained with."
+        )
+    return known[name]
+
+
+def name_of(thing: Any) -> str:
+    """The full name of a class or function."""
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+# Plain settings
+
+
+def is_plain(value: Any) -> bool:
+    """Whether weights_only=True can read the value back."""
+    if isinstance(value, dict):
+        return all(is_plain(k) and is_plain(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(is_plain(v) for v in value)
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def plain_arguments(cls: type, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The plain settings in a checkpoint that the constructors of a class take, each of the type that they ask for.
+
+    Raises:
+        MisconfigurationException: A setting is of another type.
+    """
+    saved, plain = checkpoint["hyper_parameters"], {}
+    for name, hint in _arguments(cls).items():
+        # The command line keeps what has a class as a dictionary; it belongs to the parts or to the training state.
+        if name not in saved or isinstance(saved[name], dict):
+            continue
+        if _fits(saved[name], hint):
+            plain[name] = saved[name]
+        elif _has_plain_values(hint):
+            raise MisconfigurationException(
+                f"The checkpoint has {name}={str(saved[name])[:60]!r}, which {cls.__name__} does not take: it was "
+                f"changed or damaged; give {name} yourself, or another checkpoint."
+            )
+    return plain
+
+
+def _arguments(cls: type) -> dict[str, Any]:
+    """The types of a class's constructor arguments by name, those of its bases' constructors included."""
+    hints = {}
+    for base in reversed(cls.__mro__):
+        for parameter in inspect.signature(base.__init__).parameters.values():
+            if parameter.name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                known = parameter.annotation is not parameter.empty and not isinstance(parameter.annotation, str)
+                hints[parameter.name] = parameter.annotation if known else Any
+    return hints
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of a type; never true for types of which there are no plain values."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return is_plain(value)
+    if kind in (Union, types.UnionType):
+        return any(_fits(value, option) for option in inner)
+    if kind is Literal:
+        return is_plain(value) and value in inner
+    if kind is tuple and ... not in inner:
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(inner)
+            and all(_fits(v, h) for v, h in zip(value, inner, strict=True))
+        )
+    if kind in (tuple, list, Sequence):
+        return isinstance(value, list | tuple) and all(_fits(v, inner[0]) for v in value)
+    if hint in (None, types.NoneType):
+        return value is None
+    return hint in (bool, int, float, str) and type(value) in ((int, float) if hint is float else (hint,))
+
+
+def _has_plain_values(hint: Any) -> bool:
+    """Whether all values of a type are plain."""
+    if get_origin(hint) in (Union, types.UnionType, tuple, list, Sequence):
+        return all(_has_plain_values(option) for option in get_args(hint) if option is not ...)
+    return get_origin(hint) is Literal or hint in (bool, int, float, str, types.NoneType)
+
+
+# Losses and penalties
+
+
+def described(part: Any) -> dict[str, Any]:
+    """A constructor argument that is no plain value, as a checkpoint keeps it.
+
+    One of the lab's losses and penalties is described in full, {"class_path": ..., "init_args": {...}}: its constructor
+    arguments are attributes of the same names. Of all others there is the class path alone.
+    """
+    cls = type(part)
+    description: dict[str, Any] = {"class_path": name_of(part if hasattr(part, "__qualname__") else cls)}
+    if _lab_parts().get(name_of(cls)) is cls:
+        given = {name: getattr(part, name) for name in inspect.signature(cls).parameters}
+        description |= {"init_args": given} if is_plain(given) else {}
+    return description
+
+
+def rebuilt(name: str, part: Any) -> Any:
+    """The loss or penalty of a description; none when it is not of the lab, so that it cannot be built.
+
+    Args:
+        name: The constructor argument that it is for.
+        part: What ``described`` gave, or whatever else a file holds in its place.
+
+    Raises:
+        MisconfigurationException: It is no description of one, or a loss where a penalty should be.
+    """
+    if not isinstance(part, dict) or not isinstance(part.get("class_path"), str):
+        raise MisconfigurationException(f"The checkpoint's {name} is damaged: give {name} yourself.")
+    if "init_args" not in part or part["class_path"] not in _lab_parts():
+        return None
+    cls, given = _lab_parts()[part["class_path"]], part["init_args"]
+    base = {"loss": gans.losses.AdversarialLoss, "penalty": gans.penalties.Penalty}.get(name, object)
+    hints = _arguments(cls)
+    fits = isinstance(given, dict) and all(key in hints and _fits(value, hints[key]) for key, value in given.items())
+    if not issubclass(cls, base) or not fits:
+        raise MisconfigurationException(
+            f"The checkpoint has {name}={str(part)[:120]}, which cannot be built: it was changed or damaged; give "
+            f"{name} yourself."
+        )
+    return cls(**given)
+
+
+def parts_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The descriptions of the constructor arguments that are no plain values, by name.
+
+    Raises:
+        MisconfigurationException: There is something else in their place.
+    """
+    found = checkpoint["gan"].get("parts", {})
+    if not isinstance(found, dict):
+        raise MisconfigurationException("The checkpoint's losses and penalties are damaged: give another checkpoint.")
+    return found
+
+
+def _lab_parts() -> dict[str, type]:
+    """The losses and penalties of the lab by their full names."""
+    bases = gans.losses.AdversarialLoss, gans.penalties.Penalty
+    classes = [cls for module in (gans.losses, gans.penalties) for cls in vars(module).values()]
+    return {
+        name_of(cls): cls
+        for cls in classes
+        if isinstance(cls, type) and issubclass(cls, bases) and not inspect.isabstract(cls)
+    }
