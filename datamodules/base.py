@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -16,15 +17,19 @@ from torch.utils.data import DataLoader
 from datamodules.augmentation import Augmentation
 from datamodules.cache import build, fingerprint, fit_image
 from datamodules.loader import ImageBatch, Loader, UnpairedLoader
-from datamodules.pictures import NamedPictures
+from datamodules.pictures import NamedPictures, open_picture
 
 
 class Split(NamedTuple):
-    """What a split is made of: one item an image, the label of each (None without labels), and a name for them."""
+    """What a split is made of: one item an image, the label of each (None without labels), and a name for them.
+
+    The files that they come from are in the order in which the data set gives them.
+    """
 
     items: Sequence[Any]
     labels: list[Any] | None
     name: str
+    files: list[Path]
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -63,6 +68,8 @@ class ImageDataModule(LightningDataModule, ABC):
     """How many times larger the target of a pair is than its source."""
     val_split: str = "test"
     """The split that scores compare with: "test", or "train" where there is no test set."""
+    other_data: bool = False
+    """Whether training may go on from a checkpoint of other images, which it then begins to go through."""
 
     def __init__(
         self,
@@ -109,6 +116,8 @@ class ImageDataModule(LightningDataModule, ABC):
         self._resident: dict[tuple[Path, torch.device], Tensor] = {}  # shared by training and validation loaders
         self._train_loader: Loader | UnpairedLoader | None = None
         self._resume: dict[str, Any] | None = None
+        self._begins_anew = False
+        self._source: dict[str, str] | None = None
 
     # What a data set provides
 
@@ -128,9 +137,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def open(self, item: Any) -> Any:
         """The PIL picture of an item, or a tuple of ``layers`` pictures; by default items are files."""
-        from PIL import Image
-
-        return Image.open(item)
+        return open_picture(item)
 
     def selection(self) -> tuple[Any, ...]:
         """Settings that decide which of the images in the files are taken; they go into the images' name."""
@@ -178,7 +185,7 @@ class ImageDataModule(LightningDataModule, ABC):
             channels, height, width = shape = self._stored_shape(split)
             key = fingerprint(files, self.data_dir, shape, *self.selection())
             size = f"{height}x{width}x{channels}"
-            self._splits[split] = Split(items, labels, f"{type(self).__name__.lower()}-{split}-{size}-{key}")
+            self._splits[split] = Split(items, labels, f"{type(self).__name__.lower()}-{split}-{size}-{key}", files)
         return self._splits[split]
 
     def _of_classes(self, items: Sequence[Any], labels: list[Any] | None) -> tuple[list[Any], list[int]]:
@@ -200,6 +207,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def prepare_data(self) -> None:
         """Decode and resize, once and for all."""
         self._splits.clear()  # look at the files anew
+        self._source = None
         for split in sorted(self.splits()):
             path, items = self._cache(split), self._split(split).items
             shape = self._stored_shape(split)  # which may depend on what the items are
@@ -237,6 +245,8 @@ class ImageDataModule(LightningDataModule, ABC):
         if self._resume:
             self._train_loader.load_state_dict(self._resume)
             self._resume = None
+        if self._begins_anew:  # but Lightning would restore the loader's state
+            self._train_loader.load_state_dict = lambda _: None  # type: ignore[method-assign]
         return self._train_loader
 
     def val_dataloader(self) -> Any:
@@ -258,17 +268,43 @@ class ImageDataModule(LightningDataModule, ABC):
         return self._loader(split, shuffle=False, ranks=(0, 1))
 
     def state_dict(self) -> dict[str, Any]:
-        """The training loader's state, for checkpoints.
+        """The training loader's state, and what it goes through, for checkpoints.
 
         Lightning restores the state of a loader by itself, but not at the end of an epoch (without max_steps) nor
         when the loader was made early; the data module's own state it always restores.
         """
-        return self._train_loader.state_dict() if self._train_loader else {}
+        return self._train_loader.state_dict() | {"source": self.source()} if self._train_loader else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next training loader go on where ``state_dict`` was taken."""
-        if self.trainer is None or self.trainer.state.fn == "fit":  # scoring a checkpoint resumes nothing
+        """Let the next training loader go on where ``state_dict`` was taken.
+
+        Raises:
+            MisconfigurationException: It was taken on other images, from another place.
+        """
+        if self.trainer is not None and self.trainer.state.fn != "fit":  # scoring a checkpoint resumes nothing
+            return
+        before, now = state.get("source"), self.source()  # an old checkpoint does not say
+        # A folder may get more images, and the same images may be moved.
+        if before and before["images"] != now["images"] and before | {"images": ""} != now | {"images": ""}:
+            was, here = (f"{source['class']} in {source['data_dir']}" for source in (before, now))
+            if not self.other_data:
+                raise MisconfigurationException(
+                    f"the checkpoint was trained on {was}, and {here} holds other images: name the former with --data "
+                    "and --data.data_dir, or begin another run from the checkpoint with a new --run_dir"
+                )
+            rank_zero_info(f"The checkpoint was trained on {was}: training begins with the first epoch of {here}")
+            self._begins_anew = True
+        else:
             self._resume = state
+
+    def source(self) -> dict[str, str]:
+        """Where the training images come from, and a name for them that copies elsewhere share."""
+        if self._source is None:
+            splits = [self._split(split) for split in sorted(self.splits()) if split.startswith("train")]
+            names = [fingerprint(split.files, self.data_dir, *self.selection(), times=False) for split in splits]
+            data_dir = str(self.data_dir.resolve())
+            self._source = {"class": type(self).__name__, "data_dir": data_dir, "images": "-".join(names)}
+        return self._source
 
     def _loader(self, split: str, shuffle: bool, ranks: tuple[int, int] | None = None) -> Any:
         return self._one_loader(split, shuffle, ranks)

@@ -33,12 +33,16 @@ def fit_image(picture: Any, channels: int, size: int) -> np.ndarray:
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def fingerprint(files: Iterable[Path], root: Path, *settings: Any) -> str:
-    """A short name for files as they are now (path under root, size, time of change) and the settings for them."""
+def fingerprint(files: Iterable[Path], root: Path, *settings: Any, times: bool = True) -> str:
+    """A short name for files as they are now (path under root, size, time of change) and the settings for them.
+
+    Without ``times``, copies of the files elsewhere have the same name.
+    """
     digest = hashlib.sha256(repr(settings).encode())
     for path in files:
         status = path.stat()
-        digest.update(f"{path.relative_to(root)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        changed = f"|{status.st_mtime_ns}" if times else ""
+        digest.update(f"{path.relative_to(root)}|{status.st_size}{changed}\n".encode())
     return digest.hexdigest()[:16]
 
 

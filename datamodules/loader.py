@@ -44,7 +44,8 @@ class Loader:
     r + world_size, and so on, the last of which may be smaller.
 
     A training epoch that was left in the middle goes on where it was left. The state counts images, so that a run
-    resumed with another batch size or number of ranks goes on at the same place of the same order. The global random
+    resumed with another batch size or number of ranks goes on at the same place of the same order; one resumed with
+    another seed goes on at the same place of its own order. The global random
     generators are never drawn from.
 
     Args:
@@ -152,12 +153,12 @@ class Loader:
             pool.shutdown(cancel_futures=True)
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: the seed and epoch of its order, and the images of the epoch that are done."""
-        return {"seed": self.seed, "epoch": self.epoch, "images": self.position * self.batch_size * self.world_size}
+        """Where the loader stands: the epoch, and the images of it that are done."""
+        return {"epoch": self.epoch, "images": self.position * self.batch_size * self.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where ``state_dict`` was taken."""
-        self.seed, self.epoch = state["seed"], state["epoch"]
+        self.epoch = state["epoch"]
         self.position = state["images"] // (self.batch_size * self.world_size)
 
 

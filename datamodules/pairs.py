@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datamodules.base import ImageDataModule
 from datamodules.loader import PairBatch, UnpairedBatch, UnpairedLoader
-from datamodules.pictures import pictures_in
+from datamodules.pictures import open_picture, pictures_in
 
 
 class Pair(tuple[Path, ...]):
@@ -95,11 +95,9 @@ class PairedFolder(ImageDataModule):
         return path.stem
 
     def open(self, item: tuple[Path, ...]) -> tuple[Any, Any]:
-        from PIL import Image
-
         if len(item) == 2:
-            return Image.open(item[0]), Image.open(item[1])
-        both = Image.open(item[0])
+            return open_picture(item[0]), open_picture(item[1])
+        both = open_picture(item[0])
         width, height = both.size
         if width % 2:
             raise ValueError(f"{width}x{height} pixels are not two images of one size side by side")

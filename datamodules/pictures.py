@@ -1,6 +1,7 @@
 """Files of pictures: finding them, and reading them one by one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import Dataset
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # to PIL, MPO of some phones is JPEG
 EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -41,6 +43,25 @@ def pictures_in(folder: Path, key: str = "data_dir") -> list[Path]:
             f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}): set --data.{key} to a folder that does"
         )
     return found
+
+
+def open_picture(source: Any) -> Any:
+    """The PIL picture in a file, given by its path or opened: of the formats that end in EXTENSIONS, and no other.
+
+    PIL goes by the content, and would start Ghostscript for PostScript under the name of a JPEG file.
+    """
+    from PIL import Image
+
+    return Image.open(source, formats=FORMATS)
+
+
+@contextmanager
+def named_if_broken(path: Path) -> Iterator[None]:
+    """Inside, whatever PIL raises on bytes that are no picture becomes a MisconfigurationException naming the file."""
+    try:
+        yield
+    except Exception as error:
+        raise MisconfigurationException(f"Broken image {path} ({error}): mend or remove it") from error
 
 
 def upright(picture: Any, channels: int) -> Any:
@@ -80,12 +101,8 @@ class NamedPictures(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, number: int) -> tuple[Tensor, str]:
-        from PIL import Image
-
         name, path = self.pictures[number]
-        try:
-            pixels = np.array(upright(Image.open(path), self.channels))
-        except Exception as error:  # whatever PIL raises on bytes that are no picture
-            raise MisconfigurationException(f"Broken image {path} ({error}): mend or remove it") from error
+        with named_if_broken(path):
+            pixels = np.array(upright(open_picture(path), self.channels))
         image = torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
         return image.float().div_(127.5).sub_(1), name

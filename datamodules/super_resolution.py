@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.base import ImageDataModule
 from datamodules.cache import fingerprint
 from datamodules.loader import ImageBatch, PairBatch
-from datamodules.pictures import pictures_in, upright
+from datamodules.pictures import named_if_broken, open_picture, pictures_in, upright
 
 ORIENTATION = 0x0112  # in EXIF, how the camera was held; by a quarter turn from 5 on
 
@@ -88,12 +88,10 @@ class SuperResolution(ImageDataModule):
         return {"train"}  # whole pictures are not kept
 
     def items(self, split: str) -> tuple[Sequence[Any], None, list[Path]]:
-        from PIL import Image
-
         paths = pictures_in(self.data_dir)
         sizes = {}
         for path in paths:
-            with Image.open(path) as picture:
+            with named_if_broken(path), open_picture(path) as picture:
                 # Looked for in vain, it would make Pillow decode a whole PNG file.
                 turned = "exif" in picture.info and picture.getexif().get(ORIENTATION, 1) > 4
                 sizes[path] = picture.size[::-1] if turned else picture.size
@@ -151,9 +149,7 @@ def _starts(side: int, size: int, stride: int) -> list[int]:
 
 @lru_cache(maxsize=16)  # all tiles of a picture follow each other
 def _open(path: Path) -> Any:
-    from PIL import Image
-
-    return upright(Image.open(path), 3)
+    return upright(open_picture(path), 3)
 
 
 class _Whole(Dataset):
@@ -167,6 +163,7 @@ class _Whole(Dataset):
         return len(self.paths)
 
     def __getitem__(self, number: int) -> ImageBatch:
-        pixels = torch.from_numpy(np.array(_open(self.paths[number]))).permute(2, 0, 1)[None]
+        with named_if_broken(self.paths[number]):
+            pixels = torch.from_numpy(np.array(_open(self.paths[number]))).permute(2, 0, 1)[None]
         height, width = (side // self.scale * self.scale for side in pixels.shape[-2:])
         return ImageBatch(pixels[..., :height, :width], None)

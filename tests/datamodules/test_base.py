@@ -93,6 +93,114 @@ def test_a_run_resumed_from_a_checkpoint_sees_the_batches_that_were_left(tmp_pat
         assert torch.equal(a.image, b.image)
 
 
+# Going on with the images that were trained on
+
+
+def pictures(folder, count=9, size=8, seed=0):
+    """Random pictures, numbered; those of another size are larger files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        Image.fromarray(rng.integers(256, size=(size, size, 3), dtype=np.uint8)).save(folder / f"{number}.bmp")
+
+
+def fitted(steps, data, **kwargs):
+    module = Watch()
+    trainer = Trainer(**QUIET | {"max_epochs": -1, "max_steps": steps})
+    trainer.fit(module, data, weights_only=True, **kwargs)
+    return trainer, module.seen
+
+
+def of_folder(folder, **kwargs):
+    return ImageFolder(data_dir=str(folder), image_size=8, batch_size=2, **kwargs)
+
+
+@pytest.fixture
+def resumable(tmp_path):
+    """A checkpoint in the middle of an epoch of four batches, the folder it was trained on, and the batches to come."""
+    pictures(tmp_path / "first")
+    whole = watch(of_folder(tmp_path / "first"), max_epochs=-1, max_steps=9)
+    trainer, _ = fitted(2, of_folder(tmp_path / "first"))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    return tmp_path / "a.ckpt", tmp_path / "first", whole[2:]
+
+
+def assert_same_batches(seen, expected):
+    assert len(seen) == len(expected)
+    assert all(torch.equal(a.image, b.image) for a, b in zip(seen, expected, strict=True))
+
+
+def test_a_checkpoint_says_what_it_was_trained_on(resumable):
+    checkpoint, folder, _ = resumable
+    source = torch.load(checkpoint, weights_only=True)["ImageFolder"]["source"]
+    assert source["class"] == "ImageFolder"
+    assert source["data_dir"] == str(folder)
+    trainer, _ = fitted(1, digits(folder.parent))
+    assert trainer.datamodule.state_dict()["source"]["class"] == "Digits"
+
+
+def test_the_same_images_elsewhere_go_on(resumable, tmp_path, monkeypatch):
+    """Copied later, given by another path, or the folder has got more."""
+    checkpoint, folder, rest = resumable
+    (tmp_path / "copy").mkdir()
+    for path in folder.glob("*.bmp"):
+        (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
+    assert_same_batches(fitted(9, of_folder(tmp_path / "copy"), ckpt_path=checkpoint)[1], rest)
+    monkeypatch.chdir(tmp_path)
+    assert_same_batches(fitted(9, of_folder("first"), ckpt_path=checkpoint)[1], rest)
+    pictures(folder, count=12)
+    assert len(fitted(9, of_folder(folder), ckpt_path=checkpoint)[1]) == 7
+
+
+def test_other_images_are_refused(resumable, tmp_path):
+    checkpoint, folder, _ = resumable
+    for name, options in {"larger": {"size": 9}, "more": {"count": 10}}.items():
+        pictures(tmp_path / name, **options)
+        with pytest.raises(MisconfigurationException) as error:
+            fitted(9, of_folder(tmp_path / name), ckpt_path=checkpoint)
+        assert f"trained on ImageFolder in {folder}, and ImageFolder in {tmp_path / name} holds" in str(error.value)
+        assert "\n" not in str(error.value)
+    module, data = Watch(), of_folder(tmp_path / "more")
+    Trainer(**QUIET).validate(module, data, ckpt_path=checkpoint, weights_only=True, verbose=False)  # but scored
+
+
+def test_classes_that_were_chosen_are_a_part_of_what_was_trained_on(tmp_path):
+    for folder in ("one", "other"):
+        for name in ("a", "b"):
+            pictures(tmp_path / folder / name)
+    chosen = {name: of_folder(tmp_path / folder, classes=[name]) for folder, name in (("one", "a"), ("other", "b"))}
+    assert chosen["a"].source()["images"] != chosen["b"].source()["images"]
+    assert chosen["a"].source()["images"] == of_folder(tmp_path / "other", classes=["a"]).source()["images"]
+
+
+def test_other_images_may_be_asked_for(resumable, tmp_path, caplog):
+    """They are gone through from their beginning, whatever Lightning knows of the loader; this is said once."""
+    checkpoint, _, _ = resumable
+    pictures(tmp_path / "more", count=10, seed=1)
+    fresh = watch(of_folder(tmp_path / "more"), max_epochs=-1, max_steps=7)
+    data = of_folder(tmp_path / "more")
+    data.other_data = True
+    with caplog.at_level("INFO"):
+        assert_same_batches(fitted(9, data, ckpt_path=checkpoint)[1], fresh)
+    (said,) = [record.message for record in caplog.records if "was trained on" in record.message]
+    assert str(tmp_path / "first") in said
+    assert str(tmp_path / "more") in said
+
+
+def test_older_checkpoints_do_not_say_what_they_were_trained_on(resumable, tmp_path):
+    path, folder, rest = resumable
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["ImageFolder"]["source"]
+    checkpoint["ImageFolder"]["seed"] = 0
+    torch.save(checkpoint, path)
+    assert_same_batches(fitted(9, of_folder(folder), ckpt_path=path)[1], rest)
+    pictures(tmp_path / "more", count=12)
+    fitted(9, of_folder(tmp_path / "more"), ckpt_path=path)
+
+
+# Preparing
+
+
 def test_preparing_and_loading_draw_nothing_from_the_global_generator(tmp_path):
     before = torch.get_rng_state()
     data = digits(tmp_path)

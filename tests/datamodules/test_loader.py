@@ -111,7 +111,7 @@ def test_a_resumed_loader_goes_on_where_the_state_was_taken(file, stop, streamed
 
     images = file if streamed else IMAGES
     whole = stream(loader(images=images), 17)
-    first, second = loader(images=images), loader(images=images, seed=99)
+    first, second = loader(images=images), loader(images=images)
     assert stream(first, stop) == whole[:stop]
     state = first.state_dict()
     assert all(type(value) is int for value in state.values())
@@ -123,7 +123,7 @@ def test_the_state_counts_what_was_handed_out_not_what_workers_read_ahead(file):
     streamed = loader(images=file, num_workers=2)
     batches = iter(streamed)
     next(batches)
-    assert streamed.state_dict() == {"seed": 0, "epoch": 0, "images": 4}
+    assert streamed.state_dict() == {"epoch": 0, "images": 4}
 
 
 def test_asking_for_an_iterator_twice_changes_nothing():
@@ -146,6 +146,17 @@ def test_a_state_holds_for_other_batch_sizes_and_numbers_of_ranks():
     second = loader(batch_size=2, rank=1, world_size=2)
     second.load_state_dict(first.state_dict())
     assert numbers(second) == [order[18:20]]
+
+
+def test_a_resumed_loader_keeps_its_own_seed():
+    """At the same epoch and place; older states name the seed that they were taken with."""
+    expected = loader(seed=7)
+    list(expected)
+    second = loader(seed=7)
+    second.load_state_dict({"seed": 3, "epoch": 1, "images": 8})
+    assert numbers(second) == numbers(expected)[2:]
+    assert numbers(second) == numbers(expected)
+    assert second.seed == 7
 
 
 def test_no_global_generator_is_drawn_from(file):

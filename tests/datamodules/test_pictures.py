@@ -1,13 +1,18 @@
 """Pictures read one by one, and the data modules' predict_dataloader that gives them to the trainer."""
 
+import os
+import pickle
+import struct
+import subprocess
+
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from datamodules import Digits, ImageFolder
-from datamodules.pictures import NamedPictures, pictures_in
+from datamodules import LSUN, Digits, ImageFolder, PairedFolder, SuperResolution
+from datamodules.pictures import EXTENSIONS, NamedPictures, pictures_in
 
 
 def write(path, pixels, **kwargs):
@@ -71,6 +76,92 @@ def test_a_broken_picture_is_named(tmp_path):
     pictures = NamedPictures(tmp_path, 3)
     with pytest.raises(MisconfigurationException, match=r"^Broken image .*a\.png"):
         pictures[0]
+
+
+# Content of another kind than its name says
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+(marker) (w) file closefile
+%%EOF
+"""
+CONTENTS = {
+    "EPS": EPS,
+    "DOS EPS": struct.pack("<4sII", b"\xc5\xd0\xd3\xc6", 12, len(EPS)) + EPS,
+    "PDF": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\n%%EOF\n",
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><image href="file:///etc/passwd"/></svg>',
+    "MVG": b"push graphic-context\nviewbox 0 0 8 8\nimage over 0,0 0,0 'https://127.0.0.1/\"|touch marker\"'\n",
+    "WMF": b"\xd7\xcd\xc6\x9a\x00\x00" + bytes(60),
+    "pickle": pickle.dumps({"a": 1}),
+    "PSD": b"8BPS\x00\x01" + bytes(40),
+    "Python": b"#!/usr/bin/env python\nopen('marker', 'w')\n",
+    "nothing": b"",
+}
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """A file that is there when Ghostscript was started."""
+    (tmp_path / "bin").mkdir()
+    program, marker = tmp_path / "bin/gs", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # looked for anew
+    return marker
+
+
+def test_pillow_alone_would_start_ghostscript(started, tmp_path):
+    """So that the test below could find out."""
+    (tmp_path / "a.jpg").write_bytes(EPS)
+    with pytest.raises(OSError):
+        Image.open(tmp_path / "a.jpg").load()
+    assert started.exists()
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_other_content_is_a_broken_image_and_starts_nothing(content, started, tmp_path, monkeypatch):
+    def forbidden(*arguments, **_):
+        raise AssertionError(f"{arguments} was started")
+
+    monkeypatch.setattr(subprocess, "Popen", forbidden)
+    folder = tmp_path / "images"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train/a.jpg").write_bytes(CONTENTS[content])
+    sizes = {"image_size": 8, "batch_size": 1}
+    data = {
+        "folder": ImageFolder(data_dir=str(folder / "train"), **sizes),
+        "pairs": PairedFolder(data_dir=str(folder), **sizes),
+        "super-resolution": SuperResolution(data_dir=str(folder), **sizes, scale=2),
+        "LSUN": LSUN(data_dir=str(folder), **sizes),
+    }
+    for module in data.values():
+        with pytest.raises(MisconfigurationException, match=r"^Broken image .*a\.jpg \([^\n]*$"):
+            module.prepare_data()
+    with pytest.raises(MisconfigurationException, match=r"^Broken image .*a\.jpg"):
+        NamedPictures(folder, 3)[0]
+    write(tmp_path / "fine/a.png", noise(16, 16))
+    tested = SuperResolution(data_dir=str(tmp_path / "fine"), test_dir=str(folder), **sizes, scale=2)
+    with pytest.raises(MisconfigurationException, match=r"^Broken image .*a\.jpg"):
+        list(tested.val_dataloader())
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("ending", sorted(EXTENSIONS))
+def test_every_format_is_read(ending, tmp_path):
+    write(tmp_path / f"a{ending}", np.full((4, 6, 3), 128))
+    ((image, _),) = NamedPictures(tmp_path, 3)
+    assert image.shape == (3, 4, 6)
+    assert image.abs().max() < 0.05
+
+
+def test_photographs_of_several_pictures_are_read(tmp_path):
+    """As some phones write them: MPO, under the ending of JPEG."""
+    first, second = (Image.new("RGB", (6, 4), color) for color in ("white", "black"))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
+    ((image, _),) = NamedPictures(tmp_path, 3)
+    assert image.min() > 0.95
 
 
 @pytest.mark.parametrize("key", ["data_dir", "test_dir"])

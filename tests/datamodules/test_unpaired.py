@@ -91,8 +91,20 @@ def test_a_resumed_run_sees_the_batches_that_were_left(folder, streamed, stop):
     first.save_checkpoint(folder / "a.ckpt")
     module = Watch()
     second = Trainer(**QUIET | {"max_epochs": -1, "max_steps": 17})
-    second.fit(module, unpaired(folder, seed=5, **options), ckpt_path=folder / "a.ckpt", weights_only=True)
+    second.fit(module, unpaired(folder, **options), ckpt_path=folder / "a.ckpt", weights_only=True)
     assert numbers(module.seen) == numbers(whole[stop:])
+
+
+def test_a_resumed_run_keeps_its_own_seed(folder):
+    """In both domains, at the same place."""
+    whole = watch(unpaired(folder, seed=5), max_epochs=-1, max_steps=9)
+    first = Trainer(**QUIET | {"max_epochs": -1, "max_steps": 2})
+    first.fit(Watch(), unpaired(folder))
+    first.save_checkpoint(folder / "a.ckpt")
+    module = Watch()
+    second = Trainer(**QUIET | {"max_epochs": -1, "max_steps": 9})
+    second.fit(module, unpaired(folder, seed=5), ckpt_path=folder / "a.ckpt", weights_only=True)
+    assert numbers(module.seen) == numbers(whole[2:])
 
 
 def test_the_state_holds_where_both_domains_are(folder):
