@@ -1,18 +1,26 @@
 """Train, score and sample GANs from configuration files; ``python train.py --help`` shows how."""
 
 import argparse
+import contextlib
 import difflib
+import functools
 import inspect
-import os
+import json
+import logging
 import re
+import shlex
+import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
@@ -31,17 +39,44 @@ from callbacks import (
     Quality,
     Samples,
     Score,
+    Signals,
+    Stopped,
+    Threads,
     TrainingDiverged,
     Views,
 )
-from callbacks.runs import SaveConfig, find_checkpoint, run_folder, with_settings_of_run
-from callbacks.wandb_account import prepare_wandb
+from callbacks.runs import EVALUATIONS, Run, changes, config_of, find_checkpoint, place, read_config, title_of
+from callbacks.settings import allowed_settings, masked, refuse_functions, without_secrets
+from callbacks.wandb_account import sync_command, wandb_logger
 from datamodules.base import ImageDataModule
+from gans import checkpoints, losses, penalties
 from gans.base import AdversarialModule
 from gans.precision import native_precision
 from gans.translation import Translator
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+SUBCOMMANDS = ("fit", *EVALUATIONS)
+SIGNALS = Signals()
+OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
+
+
+def named(classes: Any) -> dict[str, type]:
+    """Classes by the names that a configuration may call them by."""
+    return {
+        f"{package}{cls.__name__}": cls
+        for cls in classes
+        for package in ("", f"{cls.__module__}.", f"{cls.__module__.partition('.')[0]}.")
+    }
+
+
+# What a run folder may name; whatever else it names is refused.
+CLASSES = {
+    key: named(getattr(package, name) for name in package.__all__)
+    for key, package in {"model": gans, "data": datamodules}.items()
+}
+PARTS: dict[type, dict[str, type]] = {
+    base: named(cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, base))
+    for base, module in {losses.AdversarialLoss: losses, penalties.Penalty: penalties}.items()
+}
 DESCRIPTION = """
 Train, score and sample GANs. Without a subcommand it trains:
 
@@ -109,9 +144,14 @@ def one_sentence(message: str) -> str:
 
 
 class CLI(LightningCLI):
-    """The command line: models, data and trainer from configuration files, one folder a run."""
+    """The command line: models, data and trainer from configuration files, one folder a run.
 
-    def __init__(self) -> None:
+    Args:
+        typed: The words after the subcommand, as the user typed them.
+    """
+
+    def __init__(self, typed: list[str]) -> None:
+        self.typed = typed
         super().__init__(
             AdversarialModule,
             ImageDataModule,
@@ -119,8 +159,7 @@ class CLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=Parser,
             parser_kwargs={"description": DESCRIPTION},
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"save_to_log_dir": False},
+            save_config_callback=None,  # Run keeps it when training begins
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={
@@ -139,7 +178,13 @@ class CLI(LightningCLI):
             "--run_dir",
             type=str | None,
             default=None,
-            help="Folder that keeps everything of this run; by default runs/CONFIG/DATE-TIME.",
+            help="Folder that keeps everything of this run; by default runs/GAN-DATA/DATE-TIME-NAME.",
+        )
+        parser.add_argument(
+            "--name",
+            type=str | None,
+            default=None,
+            help="Name of this run; by default its configuration files and the settings typed beside them.",
         )
         parser.add_lightning_class_args(Samples, "samples")
         parser.add_lightning_class_args(Views, "views")
@@ -148,10 +193,10 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(Quality, "quality")
         parser.add_lightning_class_args(Health, "health")
         parser.add_lightning_class_args(Neighbors, "neighbors")
+        parser.add_lightning_class_args(BestCheckpoint, "best")  # before the last, which keeps what it has noted
         parser.add_lightning_class_args(LastCheckpoint, "last")
-        parser.add_lightning_class_args(BestCheckpoint, "best")
         parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
-        for key in ("num_classes", "domains", "scale"):
+        for key in OF_DATA[1:]:
             parser.link_arguments(f"data.{key}", f"model.init_args.{key}", apply_on="instantiate")
         parser.link_arguments(
             ("score.monitor", "quality.monitor"),
@@ -170,10 +215,37 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        checkpoint = find_checkpoint(config.ckpt_path, config.run_dir, self.name)
-        config.ckpt_path = checkpoint and str(checkpoint)
-        self.run_dir = run_folder(self.subcommand, checkpoint, config.run_dir, self.name)
-        config.trainer.default_root_dir = str(self.run_dir)
+        refuse_functions(config)
+        if config.weights_only is False:
+            raise MisconfigurationException("weights_only must be true: checkpoints are never read as code")
+        self.checkpoint = find_checkpoint(config.ckpt_path, config.run_dir, self.group, anew=self.subcommand == "fit")
+        if self.checkpoint is not None:
+            checkpoints.read(self.checkpoint)  # one that is damaged is found before anything is begun
+        elif self.subcommand != "fit":
+            raise MisconfigurationException(
+                f"{self.subcommand} needs a trained model: give --ckpt_path (a file, last or best)"
+            )
+        elif config.ckpt_path is not None and not Path(config.run_dir).exists():
+            say(f"{config.run_dir} is not there to go on from: training begins anew")
+        config.ckpt_path = self.checkpoint and str(self.checkpoint)
+        title = config.name or title_of(self.typed)
+        self.place = place(self.subcommand, self.checkpoint, config.run_dir, self.group, title)
+        self._choose_precision(config)
+        if self.subcommand != "fit":
+            config.trainer.logger = False
+            warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # training's are not needed
+        self.record = without_secrets(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
+        for key in ("ckpt_path", "run_dir", "name"):  # where this run stands, not what it does
+            self.record.pop(key, None)
+        if self.place[2]:
+            self._compare(self.place[0])
+        # Loggers other than the metrics file come to the trainer when training begins; of Weights & Biases only the
+        # arguments are taken here, since it is told the run's folder.
+        loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+        self.wandb = [logger for logger in loggers if str(getattr(logger, "class_path", "")).endswith("WandbLogger")]
+        config.trainer.logger = [logger for logger in loggers if logger not in (*self.wandb, None, False)]
+
+    def _choose_precision(self, config: Any) -> None:
         native = native_precision(config.trainer.accelerator)
         if config.trainer.precision is None:
             config.trainer.precision = native
@@ -182,85 +254,177 @@ class CLI(LightningCLI):
                 f"--trainer.precision={config.trainer.precision} can be a hundred times slower than 32-true here: "
                 "no instructions for bfloat16 were found"
             )
-        if self.subcommand != "fit":
-            config.trainer.logger = False
-            if checkpoint is None:
+
+    def _compare(self, folder: Path) -> None:
+        """Refuse to go on with another model or data set in a run's folder; say what else is new."""
+        before = read_config(folder / "config.yaml")
+        for key in ("model", "data"):
+            was, now = ((config.get(key) or {}).get("class_path") for config in (before, self.record))
+            if was and was != now:
                 raise MisconfigurationException(
-                    f"{self.subcommand} needs a trained model: give --ckpt_path (a file, last or best)"
+                    f"{folder} is a run of --{key}={was}, and not of {now}: give the settings of the run, or name a "
+                    "new folder with --run_dir to begin another one from its checkpoint"
                 )
-        prepare_wandb(config.trainer.logger, self.run_dir)
+        if changed := changes(before, self.record):
+            say(f"other than before  {changed}")
+
+    def after_instantiate_classes(self) -> None:
+        # A run that begins from another one's checkpoint in a folder of its own may do so on other images.
+        self.datamodule.other_data = self.checkpoint is not None and not self.place[2]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, with what every run has: a metrics file, a progress bar and whole checkpoints."""
+        """The trainer, with what every run has: a folder, a metrics file, a progress bar and whole checkpoints."""
         trainer = self.config_init[self.subcommand].trainer
-        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger] if trainer.logger else []
+        folder, fresh, resumed = self.place
+        metrics = MetricsFile(folder)
+        settings = [{**logger.get("init_args", {}), **logger.get("dict_kwargs", {})} for logger in self.wandb]
+        loggers = functools.partial(make_loggers, settings=settings, others=trainer.logger, resumed=resumed)
+        self.run = Run(folder, fresh, self.record, metrics, loggers, resumed)
         plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins] if trainer.plugins else []
-        trainer.callbacks = [*(trainer.callbacks or []), ImageWriter()]
+        trainer.callbacks = [Threads(), SIGNALS, self.run, *(trainer.callbacks or []), ImageWriter()]
         if trainer.enable_progress_bar is not False:
             trainer.callbacks.append(Progress())
-        return super().instantiate_trainer(
-            logger=[MetricsFile(self.run_dir), *loggers], plugins=[*plugins, AtomicCheckpointIO()], **kwargs
-        )
+        return super().instantiate_trainer(logger=[metrics], plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
 
     def fit(self, model: AdversarialModule, **kwargs: Any) -> None:
         """Train; say where everything is, also when stopped."""
         try:
-            self.trainer.fit(model, **kwargs)
+            self.trainer.fit(model, **kwargs | {"weights_only": True})
         except SIGTERMException:
-            say(f"stopped by SIGTERM; go on with the same command and --ckpt_path={self.run_dir}/checkpoints/last.ckpt")
-            return
+            self.summarise()
+            self.stop()
+        finally:
+            self.run.close()
         self.summarise()
+
+    def stop(self) -> None:
+        """Say how to go on, and leave; SIGTERM, which asked for no more, has got what it wanted and is no failure."""
+        number = SIGNALS.received or signal.SIGTERM
+        last = self.run.folder / "checkpoints" / "last.ckpt"
+        words = [
+            w for i, w in enumerate(self.typed) if "--ckpt_path" not in (w.partition("=")[0], *self.typed[i - 1 : i])
+        ]
+        say(f"stopped by {signal.Signals(number).name} after step {self.trainer.global_step:,}; to go on:")
+        say(shlex.join(["python", sys.argv[0], *masked(words), f"--ckpt_path={last}"]))
+        sys.exit(0 if number == signal.SIGTERM or not self.trainer.is_global_zero else 128 + number)
 
     @rank_zero_only
     def summarise(self) -> None:
         """Where the results are."""
-        say(f"run folder       {self.run_dir}")
+        folder = self.run.folder
+        say(f"run folder       {folder}")
         for name in ("best", "last"):
-            path = self.run_dir / "checkpoints" / f"{name}.ckpt"
+            path = folder / "checkpoints" / f"{name}.ckpt"
             if path.exists():
                 say(f"{name} checkpoint  {path}")
         samples = next((c for c in self.trainer.callbacks if isinstance(c, Samples)), None)
         if samples and samples.latest:
             say(f"sample picture   {samples.latest}")
-        if os.environ.get("WANDB_MODE") == "offline":
-            for folder in sorted((self.run_dir / "wandb").glob("offline-run-*")):
-                say(f"to upload        wandb sync {folder}")
+        if command := sync_command(folder):
+            say(f"to upload        {command}")
+
+    def validate(self, model: AdversarialModule, **kwargs: Any) -> None:
+        """Print the scores."""
+        try:
+            self.trainer.validate(model, **kwargs | {"weights_only": True, "verbose": False})
+        finally:
+            self.run.close()
+
+    def test(self, model: AdversarialModule, **kwargs: Any) -> None:
+        """Print the scores."""
+        try:
+            self.trainer.test(model, **kwargs | {"weights_only": True, "verbose": False})
+        finally:
+            self.run.close()
 
     def predict(self, model: AdversarialModule, ckpt_path: str, **kwargs: Any) -> None:
         """Write images: translations of a folder's, or those of the model's own predict_dataloader."""
         loader = self.datamodule.predict_dataloader() if isinstance(model, Translator) else model.predict_dataloader()
-        self.trainer.predict(
-            model, dataloaders=loader, ckpt_path=ckpt_path, weights_only=True, return_predictions=False
-        )
-        say(f"images           {self.run_dir}/images")
+        try:
+            self.trainer.predict(
+                model, dataloaders=loader, ckpt_path=ckpt_path, weights_only=True, return_predictions=False
+            )
+        finally:
+            self.run.close()
+        say(f"images           {self.run.folder}/images")
 
     @property
-    def name(self) -> str:
+    def group(self) -> str:
         """What is trained on what, such as dcgan-mnist; a folder of this name holds the runs."""
         config = self.config[self.subcommand]
         return "-".join(part.class_path.rpartition(".")[2].lower() for part in (config.model, config.data))
 
 
+def make_loggers(folder: Path, settings: list[dict[str, Any]], others: list[Logger], resumed: bool) -> list[Logger]:
+    """The loggers of a run beside its metrics file: Weights & Biases, from its arguments, and the user's own."""
+    return [*(wandb_logger(given, folder, resumed) for given in settings), *others]
+
+
 @rank_zero_only
 def say(line: str) -> None:
-    print(line, flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(line, flush=True)
+
+
+def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
+    """Put the settings that lie with a checkpoint in front, where the command line names no configuration.
+
+    They are read as data: see ``allowed_settings``. Images can be drawn, and with --data scored, from the file alone.
+    """
+    options = dict.fromkeys(("--config", "-c", "--ckpt_path", "--run_dir", "--data", "--model"))
+    for i, argument in enumerate(typed):
+        key, equals, value = argument.partition("=")
+        if key in options:
+            options[key] = value if equals else "".join(typed[i + 1 : i + 2])
+    if options["--config"] or options["-c"] or not options["--ckpt_path"]:
+        return typed
+    checkpoint = find_checkpoint(options["--ckpt_path"], options["--run_dir"])
+    assert checkpoint is not None
+    path = config_of(checkpoint)
+    if subcommand == "fit":
+        if options["--model"] and options["--data"]:
+            return typed
+        given = f" (that of its run is {path})" if path else ""
+        raise MisconfigurationException(f"training goes on with settings that you name: give --config=FILE{given}")
+    settings = {} if path is None else allowed_settings(path, CLASSES, PARTS)
+    if path is None or subcommand == "predict":  # for which a checkpoint knows enough of its data
+        model = checkpoints.settings(checkpoints.read(checkpoint))
+        known = {key: model["init_args"].pop(key) for key in OF_DATA if key in model["init_args"]}
+        settings |= {} if path else {"model": model}
+        if subcommand == "predict":
+            settings["data"] = {"class_path": "datamodules.known.Known", "init_args": known}
+        elif not options["--data"]:
+            raise MisconfigurationException(
+                f"--ckpt_path={checkpoint} lies apart from its run, whose config.yaml names the data: give --data, "
+                "such as --data=MNIST, or --config"
+            )
+    return [f"--config={json.dumps(settings)}", *typed]
 
 
 def main() -> None:
     """Run the command line; what the user got wrong ends in one sentence."""
     arguments = sys.argv[1:]
+    SIGNALS.install()
     try:
         if not arguments:
             arguments = ["--help"]
         elif arguments[0] not in (*SUBCOMMANDS, "-h", "--help"):
             arguments = ["fit", *arguments]
+        typed = arguments[1:]
         if arguments[0] in SUBCOMMANDS:
-            arguments = [arguments[0], *with_settings_of_run(arguments[1:])]
+            arguments = [arguments[0], *with_settings_of_run(*arguments[:1], typed)]
         sys.argv[1:] = arguments
-        for harmless in (".*LeafSpec.*", ".*smaller than the logging interval.*"):
+        for harmless in (".*LeafSpec.*", ".*smaller than the logging interval.*", "(?s).*skip_none.*"):
             warnings.filterwarnings("ignore", harmless)
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+            lambda record: "Tip: For seamless" not in str(record.msg)  # advertisements
+        )
         torch.set_float32_matmul_precision("high")
-        CLI()
+        CLI(typed)
+    except Stopped as stopped:
+        SIGNALS.stop_others()
+        print(f"stopped by {signal.Signals(stopped.number).name}", file=sys.stderr)
+        sys.exit(128 + stopped.number)
     except (MisconfigurationException, TrainingDiverged) as error:
         sys.exit(f"error: {error}")
     except ValueError as error:  # jsonargparse's wrapping of what a constructor raised

@@ -9,6 +9,8 @@ from callbacks.progress import Progress
 from callbacks.quality import Quality
 from callbacks.samples import ImageWriter, Samples
 from callbacks.scores import Score
+from callbacks.signals import Signals, Stopped
+from callbacks.threads import Threads
 from callbacks.views import Views
 
 __all__ = [
@@ -24,6 +26,9 @@ __all__ = [
     "Quality",
     "Samples",
     "Score",
+    "Signals",
+    "Stopped",
+    "Threads",
     "TrainingDiverged",
     "Views",
 ]

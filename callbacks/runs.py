@@ -1,17 +1,46 @@
-"""The folder of a run: its name, the configuration kept in it, and the way back to it from a checkpoint."""
+"""The folder of a run: its name, the one process that may write to it, and the way back to it from a checkpoint."""
 
+import os
 import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import SaveConfigCallback
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.files import tidy, whole
+from callbacks.metrics_file import MetricsFile
+from callbacks.scores import keep_until
 
-def find_checkpoint(wanted: str | None, run_dir: str | None, name: str = "*") -> Path | None:
+try:
+    import fcntl
+except ImportError:  # Windows has no locks that end with their process and fit here
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+WRITTEN = ("config.yaml", "metrics.csv", "scores.json", "quality.json", "samples", "views", "neighbors", "checkpoints")
+EVALUATIONS = ("validate", "test", "predict")
+STAMP = re.compile(r"\d{8}-\d{6}")
+
+
+# Finding runs and checkpoints
+
+
+def find_checkpoint(wanted: str | None, run_dir: str | None, name: str = "*", anew: bool = False) -> Path | None:
     """The file that --ckpt_path names: a path, or the last or best checkpoint of a run (the newest, unless named).
+
+    Args:
+        wanted: A path, "last", "best" or nothing.
+        run_dir: The run's folder, if it is named.
+        name: The folder under ``runs`` in which to look for the newest run.
+        anew: Whether a run that is named and has no checkpoint may begin once more, so that there is None.
 
     Raises:
         MisconfigurationException: There is no such file.
@@ -22,15 +51,33 @@ def find_checkpoint(wanted: str | None, run_dir: str | None, name: str = "*") ->
         if not Path(wanted).is_file():
             raise MisconfigurationException(f"--ckpt_path={wanted} does not exist; give a .ckpt file, last or best")
         return Path(wanted)
-    pattern = f"checkpoints/{wanted}.ckpt"
-    found = Path(run_dir).glob(pattern) if run_dir else Path("runs").glob(f"{name}/*/{pattern}")
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
+    run = Path(run_dir) if run_dir else newest_run(name)
+    if run is None:
         raise MisconfigurationException(
-            f"--ckpt_path={wanted} finds no {pattern} in {run_dir or f'runs/{name}/*'}: "
-            "name the run with --run_dir or give the file itself"
+            f"--ckpt_path={wanted} finds no run in runs/{name}: name the run with --run_dir or give the file itself"
         )
-    return newest
+    files = [run / "checkpoints" / f"{kind}.ckpt" for kind in (("last", "best") if wanted == "last" else ("best",))]
+    found = next(filter(Path.is_file, files), None)  # the best one is whole, too: a run goes on from either
+    if found is None and not (anew and run_dir and wanted == "last"):
+        newest = "" if run_dir else ", the newest run"
+        other = ", or leave --ckpt_path out to begin anew" if anew else ""
+        raise MisconfigurationException(
+            f"--ckpt_path={wanted} finds no checkpoints/{wanted}.ckpt in {run}{newest}: name another run with "
+            f"--run_dir or give the file itself{other}"
+        )
+    return found
+
+
+def newest_run(name: str = "*") -> Path | None:
+    """The run in ``runs/NAME`` that was begun last, whether it has a checkpoint or not."""
+
+    def began(run: Path) -> tuple[str, int]:
+        time = (run / "config.yaml").stat().st_mtime_ns  # written when training begins, and not by a resumed run
+        stamp = STAMP.match(run.name)
+        return stamp[0] if stamp else f"{datetime.fromtimestamp(time / 1e9):%Y%m%d-%H%M%S}", time
+
+    runs = [path.parent for path in Path("runs").glob(f"{name}/*/config.yaml")]
+    return max((run for run in runs if not run.name.startswith(EVALUATIONS)), key=began, default=None)
 
 
 def run_of(checkpoint: Path | None) -> Path | None:
@@ -41,68 +88,285 @@ def run_of(checkpoint: Path | None) -> Path | None:
     return run if (run / "config.yaml").exists() else None
 
 
-def run_folder(subcommand: str, checkpoint: Path | None, wanted: str | None, name: str) -> Path:
-    """Where this run keeps its files: a resumed run in the folder it began in, any other in a new one.
+def config_of(checkpoint: Path) -> Path | None:
+    """The configuration that lies with a checkpoint: in its run's folder, or right beside it."""
+    folders = (run_of(checkpoint), checkpoint.parent)
+    return next((folder / "config.yaml" for folder in folders if folder and (folder / "config.yaml").is_file()), None)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A run's configuration as plain data.
+
+    Raises:
+        MisconfigurationException: The file is damaged.
+    """
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
+    else:
+        reason = "it holds no settings"
+    if not isinstance(config, dict):
+        raise MisconfigurationException(
+            f"{path} is damaged ({reason}): give the settings with --config, and another --run_dir to write to"
+        )
+    return config
+
+
+# What to call a run
+
+
+def title_of(arguments: list[str]) -> str:
+    """What sets a run apart: its configuration files and the settings typed beside them, such as mnist,loss=Hinge.
+
+    Args:
+        arguments: The words of the command line, without the subcommand.
+    """
+    words: list[str] = []
+    pairs = [
+        (*argument.split("=", 1),) if "=" in argument else (argument, "".join(arguments[i + 1 : i + 2]))
+        for i, argument in enumerate(arguments)
+        if argument.startswith("-")
+    ]
+    for key, value in pairs:
+        key = key.lstrip("-").rstrip("+")
+        if key in ("config", "c"):
+            words += [Path(value).stem] if value.endswith((".yaml", ".yml", ".json")) else []
+        elif key.partition(".")[0] in ("model", "data", "ema", "seed_everything") or key == "trainer.precision":
+            short = value.rstrip("/").rpartition("/")[2]  # of a path its end, of a class its name
+            short = short.rpartition(".")[2] if re.fullmatch(r"[A-Za-z_][\w.]*", short) else short
+            words.append(f"{key.rpartition('.')[2]}={short}")
+    return ",".join(words)
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What is other than in an earlier configuration, such as ``model.generator_optimizer.lr 0.0002 -> 1e-05``."""
+
+    def brief(value: Any) -> str:
+        value = value.get("class_path", "...").rpartition(".")[2] if isinstance(value, dict) else value
+        return str(value).rpartition(".")[2] if re.fullmatch(r"[A-Za-z_][\w.]*", str(value)) else str(value)[:60]
+
+    return ", ".join(f"{key} {brief(old)} -> {brief(new)}" for key, old, new in differences(before, now))
+
+
+def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The settings of which a configuration has another value than an earlier one: key, former and present value.
+
+    Settings that only one of them knows are left out: they come and go with versions and classes.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [name for name in before if name in now]:
+            yield from differences(before[name], now[name], f"{key}.{name}" if key else name)
+    elif before != now:
+        yield key.replace(".init_args", "").replace(".class_path", ""), before, now
+
+
+# The folder
+
+
+class Run(Callback):
+    """The folder of a run, which appears when all is ready to be begun.
+
+    One process makes it, under a name that no other process has, and holds a lock on it that ends with the process. The
+    configuration, and what other programs are told of the run, follow when training begins, so that a start that fails
+    leaves nothing behind. A run that goes on finds its files as they were when the checkpoint was written.
+
+    Args:
+        folder: The folder.
+        fresh: Whether it must be a new one: where the name is taken, a number is added.
+        config: The complete configuration, without secrets.
+        metrics: The run's metrics file.
+        loggers: What makes the other loggers, for the folder.
+        resumed: Whether the run goes on in this folder.
+
+    Raises:
+        MisconfigurationException: The folder cannot be made, or another process writes to it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fresh: bool,
+        config: dict[str, Any],
+        metrics: MetricsFile,
+        loggers: Callable[[Path], list[Logger]],
+        resumed: bool,
+    ) -> None:
+        self.folder = folder
+        self.fresh = fresh
+        self.config = config
+        self.metrics = metrics
+        self.loggers = loggers
+        self.resumed = resumed
+        self.began = False
+        self._rows: int | None = None  # of the metrics file, when the checkpoint was written
+        self._made: list[Path] = []  # folders that were not there before
+        self._lock: int | None = None
+
+    # Lightning's hooks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        error = ""
+        if trainer.is_global_zero:
+            try:
+                self._open()
+            except MisconfigurationException as exception:
+                error = str(exception)
+        folder, error = trainer.strategy.broadcast((str(self.folder), error))
+        if error:  # on every rank, or the others would wait
+            raise MisconfigurationException(error)
+        self.folder = Path(folder)
+        self.metrics.path = self.folder / "metrics.csv"
+        trainer._default_root_dir = folder  # which Lightning only lets its constructor set
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            if self.resumed:
+                self._as_it_was(trainer.global_step, pl_module.validation_due)
+            self._keep_config(trainer.global_step)
+        self.began = True
+        if trainer.fast_dev_run:
+            return
+        loggers = self.loggers(self.folder)
+        trainer.loggers = [*trainer.loggers, *loggers]
+        for logger in loggers:
+            logger.log_hyperparams(self.config)  # type: ignore[arg-type]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit" and trainer.is_global_zero:
+            self._keep_config(0)
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.metrics.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._rows = state_dict.get("rows")
+
+    # What they do
+
+    def _open(self) -> None:
+        wanted, number = self.folder, 1
+        while True:
+            missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+            try:
+                self.folder.mkdir(parents=True, exist_ok=not self.fresh)
+                break
+            except FileExistsError as error:
+                if not self.fresh:
+                    raise MisconfigurationException(f"--run_dir={self.folder} is a file: name a folder") from error
+                number += 1
+                self.folder = wanted.with_name(f"{wanted.name}-{number}")
+            except OSError as error:
+                raise MisconfigurationException(
+                    f"the run's folder {self.folder} cannot be made ({error.strerror}): name another with --run_dir"
+                ) from error
+        self._made = missing
+        self._take_lock()
+        if not self.resumed and not self.fresh and (self.folder / "config.yaml").exists():
+            rank_zero_info(f"{self.folder} holds a run that left no checkpoint to go on from: it begins anew")
+            for name in WRITTEN:
+                path = self.folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        tidy(self.folder)
+
+    def _take_lock(self) -> None:
+        if fcntl is None:
+            return
+        try:
+            self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise MisconfigurationException(
+                f"another process is at work in {self.folder}: wait for its end, stop it, or name another --run_dir"
+            ) from error
+        except OSError as error:
+            if self._lock is None:
+                raise MisconfigurationException(
+                    f"nothing can be written to {self.folder} ({error.strerror}): name another folder with --run_dir"
+                ) from error
+            # Otherwise a file system without locks: there is nothing better to be had.
+
+    def close(self) -> None:
+        """Let go of the folder; one that was made here and in which nothing was begun disappears."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        made, self._made = self._made, []
+        if made and not self.began and not [p for p in self.folder.rglob("*") if p.is_file() and p.name != LOCK]:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            for folder in made[1:]:
+                with suppress(OSError):  # somebody else's run is in it
+                    folder.rmdir()
+
+    def _as_it_was(self, step: int, validation_due: bool) -> None:
+        """Take back what was written after the checkpoint, since it is written again."""
+        if self._rows is not None:
+            self.metrics.cut(self._rows)
+        for name in ("scores.json", "quality.json"):
+            keep_until(self.folder / name, step, inclusive=not validation_due)
+
+    def _keep_config(self, step: int) -> None:
+        path = self.folder / "config.yaml"
+        self.began = True
+        if path.exists():
+            before = read_config(path)
+            if not list(differences(before, self.config)):
+                return
+            path.replace(self.folder / f"config_until_step_{step:07d}.yaml")
+        try:
+            with whole(path) as partial:
+                partial.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        except OSError as error:
+            raise MisconfigurationException(
+                f"{path} cannot be written ({error.strerror}): make room, or name another folder with --run_dir"
+            ) from error
+
+
+def place(
+    subcommand: str, checkpoint: Path | None, wanted: str | None, group: str, title: str
+) -> tuple[Path, bool, bool]:
+    """Where a run keeps its files: a resumed run in the folder it began in, any other in a new one.
+
+    Args:
+        subcommand: "fit" or what else is done.
+        checkpoint: What it goes on from.
+        wanted: The folder that --run_dir names.
+        group: The folder under ``runs`` for such runs.
+        title: What sets it apart from these; what a folder's name cannot hold is replaced.
+
+    Returns:
+        The folder, whether its name is only a proposal for a new one, and whether a run goes on in it.
 
     Raises:
         MisconfigurationException: The folder asked for holds another run.
     """
     began = run_of(checkpoint)
+    own = began is not None and (wanted is None or Path(wanted).resolve() == began.resolve())
     now = f"{datetime.now():%Y%m%d-%H%M%S}"
+    title = re.sub(r"[^\w.=,+-]+", "_", title)[:100].strip(",_")
     if subcommand != "fit":
-        if wanted and began != Path(wanted):
-            return Path(wanted)
-        return (began or Path("runs") / name) / f"{subcommand}-{now}"  # the run's own files stay as they are
+        if wanted is None or own:
+            return (
+                (began or Path("runs") / group) / f"{subcommand}-{now}",
+                True,
+                False,
+            )  # the run's files stay as they are
+        if (Path(wanted) / "config.yaml").exists():
+            raise MisconfigurationException(f"--run_dir={wanted} already holds a run: name a new folder")
+        return Path(wanted), False, False
+    if own:
+        assert began is not None
+        return began, False, True
     if wanted is None:
-        return began or Path("runs") / name / now
-    if (Path(wanted) / "config.yaml").exists() and began != Path(wanted):
+        return Path("runs") / group / (f"{now}-{title}" if title else now), True, False
+    if (Path(wanted) / "config.yaml").exists() and list((Path(wanted) / "checkpoints").glob("[!.]*.ckpt")):
         raise MisconfigurationException(
             f"--run_dir={wanted} already holds a run: add --ckpt_path=last to go on with it, or name another folder"
         )
-    return Path(wanted)
-
-
-def with_settings_of_run(arguments: list[str]) -> list[str]:
-    """Put the configuration that a checkpoint's run has kept in front, where the command line names none."""
-    options = {}
-    for option in ("--config", "-c", "--ckpt_path", "--run_dir"):
-        for i, argument in enumerate(arguments):
-            key, equals, value = argument.partition("=")
-            if key == option:
-                options[option] = value if equals else "".join(arguments[i + 1 : i + 2])
-    if "--config" in options or "-c" in options or "--ckpt_path" not in options:
-        return arguments
-    checkpoint = find_checkpoint(options["--ckpt_path"], options.get("--run_dir"))
-    run = run_of(checkpoint)
-    if run is None:
-        raise MisconfigurationException(
-            f"--ckpt_path={checkpoint} has no config.yaml of its run beside it: give the configuration with --config"
-        )
-    return [f"--config={run / 'config.yaml'}", *arguments]
-
-
-def without_secrets(config: Any) -> Any:
-    """The configuration with the values of keys such as api_key, token or password left out."""
-    if isinstance(config, list):
-        return [without_secrets(value) for value in config]
-    if not isinstance(config, dict):
-        return config
-    secret = re.compile(r"(^|_)(api_?key|token|password|secret)($|_)", re.IGNORECASE)
-    return {key: "***" if value and secret.search(key) else without_secrets(value) for key, value in config.items()}
-
-
-class SaveConfig(SaveConfigCallback):
-    """Keep the complete configuration in the run folder and in the loggers, without secrets."""
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        import yaml
-
-        config = without_secrets(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
-        for key in ("ckpt_path", "run_dir"):  # where this run stands, not what it does
-            config.pop(key, None)
-        path = Path(trainer.default_root_dir) / "config.yaml"
-        if not path.exists():  # a resumed run keeps the file it began with
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(yaml.safe_dump(config, sort_keys=False))
-        for logger in trainer.loggers:
-            logger.log_hyperparams(config)
+    return Path(wanted), False, False

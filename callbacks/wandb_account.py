@@ -1,32 +1,79 @@
-"""Weights & Biases without questions: online with an account, offline without one."""
+"""Weights & Biases without questions: online with an account and a network, offline otherwise."""
 
 import netrc
 import os
+import re
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from callbacks.settings import masked
 
-@rank_zero_only  # only this rank logs, and the others name the folder by a clock of their own: they must not make it
-def prepare_wandb(loggers: Any, run_dir: Path) -> None:
-    """Let Weights & Biases write into the run folder, under one id a run, and offline where there is no account."""
-    for logger in loggers if isinstance(loggers, list) else [loggers]:
-        if not str(getattr(logger, "class_path", "")).endswith("WandbLogger"):
-            continue
-        settings = logger.init_args
-        settings.save_dir = str(run_dir)
-        settings.name = settings.name or run_dir.name
-        if not os.environ.get("WANDB_MODE") and not settings.offline and not has_wandb_key():
-            os.environ["WANDB_MODE"] = "offline"
-            rank_zero_info("no Weights & Biases account found (wandb login): logging offline")
-        os.environ.setdefault("WANDB_SILENT", "true")
-        run_dir.mkdir(parents=True, exist_ok=True)
-        earlier = sorted((run_dir / "wandb").glob("run-*"))
-        if earlier and settings.version is None:  # a resumed run goes on under its id
-            settings.version = earlier[-1].name.rpartition("-")[2]
-            logger.dict_kwargs = {"resume": "allow"}
+SECONDS = 5  # to wait for an answer of the server
+FOLDER = re.compile(r"(?:offline-)?run-\d{8}_\d{6}-(?P<id>.+)")
+
+
+def wandb_logger(settings: dict[str, Any], folder: Path, resumed: bool) -> WandbLogger:
+    """The logger of a run, which writes into the run's folder, under the folder's name and under one id for ever.
+
+    Args:
+        settings: Arguments of WandbLogger; a name, a folder or an id among them wins.
+        folder: The run's folder.
+        resumed: Whether the run goes on.
+    """
+    own: dict[str, Any] = {"save_dir": str(folder), "name": folder.name}
+    earlier = sorted((folder / "wandb").glob("*run-*"), key=lambda path: path.name.removeprefix("offline-"))
+    ids = [found["id"] for found in map(FOLDER.fullmatch, (path.name for path in earlier)) if found]
+    if resumed and ids:
+        own |= {"version": ids[-1], "resume": "allow"}
+    given = {key: value for key, value in settings.items() if value is not None}
+    if given.get("save_dir") == ".":  # WandbLogger's own default
+        del given["save_dir"]
+    os.environ.setdefault("WANDB_SILENT", "true")
+    sys.argv[1:] = masked(sys.argv[1:])  # which Weights & Biases keeps
+    if not given.get("offline") and "WANDB_MODE" not in os.environ and (reason := _unreachable()):
+        _go_offline(reason)
+    logger = _created(own | given)
+    try:
+        _ = logger.experiment
+    except Exception as error:  # refused, too slow, or whatever else: not a reason to lose a training
+        if given.get("offline") or os.environ.get("WANDB_MODE") == "offline":
+            raise
+        _go_offline((str(error).splitlines() or [type(error).__name__])[0])
+        logger = _created(own | given)
+    return logger
+
+
+def _created(settings: dict[str, Any]) -> WandbLogger:
+    logger = WandbLogger(**settings)
+    logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and Weights & Biases warns of it
+    return logger
+
+
+@rank_zero_only
+def _go_offline(reason: str) -> None:
+    os.environ["WANDB_MODE"] = "offline"
+    rank_zero_info(f"{reason}: logging offline (WANDB_MODE=offline says so beforehand)")
+
+
+def _unreachable() -> str:
+    """Why nothing can be uploaded; empty where it can."""
+    if not has_wandb_key():
+        return "no Weights & Biases account found (wandb login)"
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    try:
+        urllib.request.urlopen(url, timeout=SECONDS).close()
+    except urllib.error.HTTPError:  # an answer
+        return ""
+    except (OSError, ValueError) as error:
+        return f"Weights & Biases does not answer at {url} ({getattr(error, 'reason', error)})"
+    return ""
 
 
 def has_wandb_key() -> bool:
@@ -38,3 +85,9 @@ def has_wandb_key() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def sync_command(folder: Path) -> str:
+    """What uploads the offline logs of a run folder, all at once; empty where there are none."""
+    folders = sorted((folder / "wandb").glob("offline-run-*"))
+    return f"wandb sync {' '.join(map(str, folders))}" if folders else ""

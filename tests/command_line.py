@@ -6,9 +6,12 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
+
+from datamodules import Digits
 
 ROOT = Path(__file__).parents[1]
 SERVER = multiprocessing.get_context("forkserver")
@@ -22,26 +25,37 @@ def environment(folder):
     return kept | {"HOME": str(folder), "OMP_NUM_THREADS": threads, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
 
-def start(arguments, folder):
-    """Begin ``python train.py arguments`` in a folder; its output goes into files there."""
-    process = SERVER.Process(target=_train, args=([str(a) for a in arguments], str(folder), environment(folder)))
+def start(arguments, folder, name="", **variables):
+    """Begin ``python train.py arguments`` in a folder; its output goes into files there that begin with a name."""
+    words = [str(a) for a in arguments]
+    process = SERVER.Process(target=_train, args=(words, str(folder), name, environment(folder) | variables))
     process.start()
     return process
 
 
-def finish(process, folder, timeout=120):
+def finish(process, folder, timeout=120, name=""):
     """Wait for a process that ``start`` began."""
     process.join(timeout)
     if process.exitcode is None:
         process.kill()
         process.join()
-    out, errors = ((Path(folder) / name).read_text() for name in ("stdout", "stderr"))
+    out, errors = ((Path(folder) / f"{name}{stream}").read_text() for stream in ("stdout", "stderr"))
     return subprocess.CompletedProcess("train.py", process.exitcode, out, errors)
 
 
-def run_train(arguments, folder, timeout=120):
+def wait_for(what, process, folder, timeout=120, name=""):
+    """Wait until ``what()`` is true while a process is alive; what it gave."""
+    started = time.monotonic()
+    while not (found := what()):
+        assert process.is_alive(), finish(process, folder, name=name)
+        assert time.monotonic() - started < timeout, finish(process, folder, 0, name)
+        time.sleep(0.05)
+    return found
+
+
+def run_train(arguments, folder, timeout=120, **variables):
     """Run ``python train.py arguments`` in a folder to its end."""
-    return finish(start(arguments, folder), folder, timeout)
+    return finish(start(arguments, folder, **variables), folder, timeout)
 
 
 def assert_one_sentence(done, culprits):
@@ -55,12 +69,15 @@ def assert_one_sentence(done, culprits):
     assert len(sentence) < 500
 
 
-def _train(arguments, folder, variables):
+def _train(arguments, folder, name, variables):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        file = os.open(os.devnull if name == "stdin" else name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server ignores
+    if "ignored" in variables:
+        signal.signal(int(variables["ignored"]), signal.SIG_IGN)
+    for number, stream in enumerate((os.devnull, f"{name}stdout", f"{name}stderr")):
+        file = os.open(stream, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode) for n, mode in enumerate("rww"))
     sys.argv = [str(ROOT / "train.py"), *arguments]
@@ -79,6 +96,43 @@ class Die(Callback):
     def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
         if trainer.global_step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Wait(Callback):
+    """Stay in the middle of a batch of training, validation or prediction, once a step is reached.
+
+    Args:
+        seconds: How long.
+        step: Generator updates before.
+        where: "train", "validation" or "predict".
+    """
+
+    def __init__(self, seconds: float, step: int = 0, where: str = "train") -> None:
+        self.seconds, self.step, self.where = seconds, step, where
+
+    def _wait(self, trainer: Trainer, where: str) -> None:
+        if where == self.where and trainer.global_step >= self.step:
+            Path(f"waiting-{trainer.global_rank}").touch()
+            end = time.monotonic() + self.seconds
+            while time.monotonic() < end:  # a signal ends a single sleep
+                time.sleep(0.05)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self._wait(trainer, "train")
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self._wait(trainer, "validation")
+
+    def on_predict_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self._wait(trainer, "predict")
+
+
+class SlowDigits(Digits):
+    """Digits that take their time before they are there."""
+
+    def prepare_data(self) -> None:
+        Path("looking").touch()
+        time.sleep(100)
 
 
 class TrustFiles(Callback):

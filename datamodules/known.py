@@ -1,0 +1,50 @@
+"""What is known of the data of a trained model, without the data: enough to draw samples and to translate a folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from datamodules.base import ImageDataModule
+
+
+class Known(ImageDataModule):
+    """The shape and names of data that is not here; ``predict`` needs no more of it.
+
+    Args:
+        image_shape: Channels, height and width of the images.
+        num_classes: How many classes they have.
+        domains: Names of their domains or attributes.
+        scale: How many times larger than its source a target is.
+        predict_dir: Folder of images, of any size, that ``predict`` translates.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int = 0,
+        domains: Sequence[str] = (),
+        scale: int = 1,
+        predict_dir: str | None = None,
+    ) -> None:
+        super().__init__(predict_dir=predict_dir)
+        self._known = image_shape, num_classes, tuple(domains)
+        self.channels = image_shape[0]
+        self.scale = scale
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self._known[0]
+
+    @property
+    def num_classes(self) -> int:
+        return self._known[1]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return self._known[2]
+
+    def items(self, split: str) -> tuple[list[Any], None, list[Path]]:
+        """Raises MisconfigurationException: there are no images."""
+        raise MisconfigurationException("there is no data here: name it with --data or --config")

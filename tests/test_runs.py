@@ -1,0 +1,356 @@
+"""A run is one folder and one process, and comes back as it was: through the command line."""
+
+import csv
+import json
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from test_train import NO_LOGGER, QUICK, assert_same, load, rows, train
+
+import gans
+from command_line import assert_one_sentence, finish, run_train, start
+
+SHORT = [*QUICK, NO_LOGGER, "--trainer.max_steps=20"]
+RMSPROP = ["--model.generator_optimizer=torch.optim.RMSprop", "--model.generator_optimizer.lr=1e-3"]
+FOLDER = ["--data=ImageFolder", "--data.image_size=16", "--data.batch_size=8", "--model=DCGAN", "--model.width=4"]
+UNSCORED = ["--score.num_images=0", "--trainer.accelerator=cpu", "--last.every_n_steps=4", "--data.cache_dir=cache"]
+PICTURES = [*FOLDER, *UNSCORED, NO_LOGGER]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of twenty steps."""
+    folder = tmp_path_factory.mktemp("whole")
+    train(*SHORT, "--run_dir=out", folder=folder)
+    return folder / "out"
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(whole, tmp_path / "out")
+
+
+def runs(folder):
+    return sorted(path.parent for path in folder.glob("runs/*/*/config.yaml"))
+
+
+def pictures(folder, count=16, seed=0):
+    folder.mkdir()
+    pixels = np.random.default_rng(seed).integers(256, size=(count, 16, 16, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number}.png")
+
+
+# One folder, one process
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
+    """Started together in a common folder, four of them, on one cache."""
+    names = ["a", "b", "c", "d"]
+    started = [start([*SHORT, "--trainer.max_steps=10"], tmp_path, name) for name in names]
+    for process, name in zip(started, names, strict=True):
+        done = finish(process, tmp_path, name=name)
+        assert done.returncode == 0, done.stderr
+    assert len(found := runs(tmp_path)) == 4
+    for path in found:
+        assert load(path / "checkpoints/last.ckpt")["global_step"] == 10
+        assert [int(row["step"]) for row in rows(path)] == [int(row["step"]) for row in rows(found[0])]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_second_process_is_kept_out_of_a_folder(tmp_path):
+    wait = ["--trainer.callbacks+=command_line.Wait", "--trainer.callbacks.seconds=60", "--trainer.callbacks.step=10"]
+    first = start([*SHORT, "--run_dir=out", *wait], tmp_path, "first")
+    from command_line import wait_for
+
+    wait_for((tmp_path / "waiting-0").exists, first, tmp_path, name="first")
+    last = tmp_path / "out/checkpoints/last.ckpt"
+    before = last.read_bytes()
+    done = run_train([*SHORT, "--run_dir=out", "--ckpt_path=last"], tmp_path)
+    assert_one_sentence(done, ["out", "another process"])
+    first.kill()
+    finish(first, tmp_path, name="first")
+    assert last.read_bytes() == before
+    done = train(*SHORT, "--run_dir=out", "--ckpt_path=last", folder=tmp_path)  # the lock went with its process
+    assert load(last)["global_step"] == 20
+
+
+FAILURES = {
+    "a wrong rate": [*QUICK, "--model.generator_optimizer.lr=-1"],
+    "no data": ["--config", QUICK[1], "--data=MNIST", "--data.data_dir=nowhere", "--score.features=pixels"],
+    "no weights": [*QUICK, "--score.features=resnet18", "--score.weights=nowhere.pt"],
+    "no such class": [*QUICK, "--data.classes=[eleven]"],
+    "a batch too large": [*QUICK, "--data.batch_size=5000"],
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_start_that_fails_leaves_no_run_behind(failure, named, tmp_path):
+    """With Weights & Biases, and in a folder that is named or not."""
+    done = run_train([*FAILURES[failure], *(["--run_dir=out"] if named else [])], tmp_path)
+    assert_one_sentence(done, [])
+    assert {path.name for path in tmp_path.iterdir()} <= {"stdout", "stderr", "data"}, list(tmp_path.rglob("*"))
+
+
+def test_a_folder_that_was_there_stays(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/notes.txt").write_text("mine")
+    assert run_train([*FAILURES["a wrong rate"], "--run_dir=out"], tmp_path).returncode == 1
+    assert (tmp_path / "out/notes.txt").read_text() == "mine"
+    assert not list((tmp_path / "out").rglob("*.yaml"))
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/out"):
+        assert_one_sentence(run_train([*SHORT, f"--run_dir={place}"], tmp_path), [place, "--run_dir"])
+
+
+@pytest.mark.parametrize("option", [[], ["--ckpt_path=last"]])
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(option, whole, tmp_path):
+    """By the same command, also with --ckpt_path=last; its files are those of a run that was not killed."""
+    death = ["--trainer.callbacks+=command_line.Die", "--trainer.callbacks.step=7", "--last.every_n_steps=1000"]
+    done = run_train([*SHORT, "--run_dir=out", *death], tmp_path)
+    assert done.returncode == -signal.SIGKILL
+    assert not list(tmp_path.rglob("*.ckpt"))
+    done = train(*SHORT, "--run_dir=out", *option, folder=tmp_path)
+    assert "begins anew" in done.stderr + done.stdout
+    assert rows(tmp_path / "out") == rows(whole)
+    assert_same(load(tmp_path / "out/checkpoints/last.ckpt"), load(whole / "checkpoints/last.ckpt"))
+
+
+def test_a_run_that_is_not_there_begins(tmp_path):
+    """So that one command serves a job that is queued again and again."""
+    done = train(*SHORT, "--trainer.max_steps=2", "--run_dir=out", "--ckpt_path=last", folder=tmp_path)
+    assert "out is not there to go on from" in done.stdout
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 2
+
+
+def test_a_run_that_has_a_checkpoint_is_not_begun_anew(run, tmp_path):
+    (run / "checkpoints/last.ckpt").unlink()
+    assert_one_sentence(run_train([*SHORT, "--run_dir=out"], tmp_path), ["--run_dir=out", "--ckpt_path=last"])
+    step = load(run / "checkpoints/best.ckpt")["global_step"]
+    train(*SHORT, "--trainer.max_steps=25", "--run_dir=out", "--ckpt_path=last", folder=tmp_path)
+    assert step < load(run / "checkpoints/last.ckpt")["global_step"] == 25
+
+
+# Names
+
+
+def test_runs_can_be_told_apart_by_name(tmp_path):
+    few = ["--trainer.max_steps=1", "--score.num_images=0"]
+    train(*SHORT, *few, "--model.loss=gans.losses.Hinge", "--data.horizontal_flip", "true", folder=tmp_path)
+    train(*SHORT, *few, "--name=my first/try", folder=tmp_path)
+    train(*QUICK, *few, "--trainer.logger.api_key=s3cret", "--trainer.logger.mode=offline", folder=tmp_path)
+    names = [path.name for path in runs(tmp_path)]
+    assert [bool(re.match(r"\d{8}-\d{6}-", name)) for name in names] == [True] * 3
+    assert "quickstart" in names[0]
+    assert "loss=Hinge" in names[0]
+    assert "horizontal_flip=true" in names[0]
+    assert names[1].endswith("-my_first_try")
+    assert "s3cret" not in names[2]
+
+
+def test_last_is_the_newest_run_and_not_the_newest_checkpoint(tmp_path):
+    old = train(*SHORT, "--trainer.max_steps=10", folder=tmp_path)
+    (first,) = runs(tmp_path)
+    death = ["--trainer.callbacks+=command_line.Die", "--trainer.callbacks.step=5"]
+    run_train([*SHORT, *death], tmp_path)
+    (second,) = set(runs(tmp_path)) - {first}
+    done = run_train([*SHORT, "--ckpt_path=last"], tmp_path)
+    assert_one_sentence(done, [second.name, "--run_dir"])
+    assert old.returncode == 0
+    shutil.copytree(first / "checkpoints", second / "checkpoints")
+    (first / "checkpoints/last.ckpt").touch()
+    train(*SHORT, "--ckpt_path=last", folder=tmp_path)
+    steps = [load(path / "checkpoints/last.ckpt")["global_step"] for path in (first, second)]
+    assert steps == [10, 20]
+
+
+# Other data, other settings
+
+
+def test_cats_are_not_continued_on_dogs(tmp_path):
+    for seed, name in enumerate(("cats", "dogs")):
+        pictures(tmp_path / name, seed=seed)
+    shutil.copytree(tmp_path / "cats", tmp_path / "moved")
+    train(*PICTURES, "--data.data_dir=cats", "--trainer.max_steps=4", folder=tmp_path)
+    (cats,) = runs(tmp_path)
+    for place in ([], [f"--run_dir={cats}"]):
+        done = run_train(
+            [*PICTURES, "--data.data_dir=dogs", "--trainer.max_steps=8", "--ckpt_path=last", *place], tmp_path
+        )
+        assert_one_sentence(done, ["cats", "dogs", "--run_dir"])
+    assert load(cats / "checkpoints/last.ckpt")["global_step"] == 4
+    asked = ["--run_dir=new", f"--ckpt_path={cats}/checkpoints/last.ckpt"]
+    train(*PICTURES, "--data.data_dir=dogs", "--trainer.max_steps=8", *asked, folder=tmp_path)
+    assert load(tmp_path / "new/checkpoints/last.ckpt")["global_step"] == 8
+    assert load(cats / "checkpoints/last.ckpt")["global_step"] == 4
+    train(*PICTURES, "--data.data_dir=moved", "--trainer.max_steps=8", "--ckpt_path=last", folder=tmp_path)
+    assert load(cats / "checkpoints/last.ckpt")["global_step"] == 8  # the same images elsewhere
+
+
+def test_another_data_set_or_model_is_refused_in_a_runs_folder(run, tmp_path):
+    for option, names in (("--data=FashionMNIST", ["Digits", "FashionMNIST"]), ("--model=LSGAN", ["DCGAN", "LSGAN"])):
+        done = run_train([*SHORT, option, "--run_dir=out", "--ckpt_path=last"], tmp_path)
+        assert_one_sentence(done, [*names, "--run_dir"])
+
+
+@pytest.mark.parametrize(
+    ("options", "rate", "said"),
+    [
+        (["--model.generator_optimizer.lr=1e-5"], 1e-5, "model.generator_optimizer.lr 0.0002 -> 1e-05"),
+        (RMSPROP, 1e-3, "model.generator_optimizer Adam -> RMSprop"),
+        (["--model.generator_scheduler=null"], 2e-4, "model.generator_scheduler LinearLR -> None"),
+        (["--model.generator_scheduler.total_iters=40"], 2e-4 * (1 - 0.9 * 30 / 40), "total_iters 20 -> 40"),
+    ],
+    ids=["rate", "optimizer", "no schedule", "longer schedule"],
+)
+def test_what_is_typed_wins_over_the_checkpoint(options, rate, said, run, tmp_path):
+    schedule = [
+        "--model.generator_scheduler=torch.optim.lr_scheduler.LinearLR",
+        "--model.generator_scheduler.start_factor=1",
+        "--model.generator_scheduler.end_factor=0.1",
+        "--model.generator_scheduler.total_iters=20",
+    ]
+    if "scheduler" in options[0]:
+        shutil.rmtree(run)
+        train(*SHORT, *schedule, "--run_dir=out", folder=tmp_path)
+        options = [*schedule, *options]
+    done = train(*SHORT, *options, "--trainer.max_steps=30", "--run_dir=out", "--ckpt_path=last", folder=tmp_path)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("other than before")]
+    assert said in line
+    assert "trainer.max_steps 20 -> 30" in line
+    groups = load(run / "checkpoints/last.ckpt")["optimizer_states"][1]["param_groups"]
+    assert groups[0]["lr"] == pytest.approx(rate)
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 30
+    assert yaml.safe_load((run / "config_until_step_0000020.yaml").read_text())["trainer"]["max_steps"] == 20
+
+
+def test_other_features_at_a_resume_begin_a_new_best(run, tmp_path):
+    options = ["--score.features=classifier", "--trainer.max_steps=30", "--run_dir=out", "--ckpt_path=last"]
+    train(*SHORT, *options, folder=tmp_path)
+    scores = json.loads((run / "scores.json").read_text())
+    assert [entry["step"] for entry in scores["history"]] == [10, 20, 30]
+    assert scores["best"]["step"] == 30
+    assert load(run / "checkpoints/last.ckpt")["global_step"] == 30
+
+
+# A checkpoint alone
+
+
+def test_a_checkpoint_that_was_sent_alone(run, tmp_path):
+    """To a folder where there is neither data nor configuration."""
+    (tmp_path / "sent").mkdir()
+    shutil.copy(run / "checkpoints/best.ckpt", tmp_path / "sent/x.ckpt")
+    train("predict", "--ckpt_path=sent/x.ckpt", "--model.predict_images=3", "--run_dir=drawn", folder=tmp_path)
+    assert len(list((tmp_path / "drawn/images").glob("0*.png"))) == 3
+    assert_one_sentence(run_train(["validate", "--ckpt_path=sent/x.ckpt"], tmp_path), ["sent/x.ckpt", "--data"])
+    scored = ["--data=Digits", "--data.image_size=16", "--score.features=pixels", *QUICK[-6:-4]]
+    done = train("validate", "--ckpt_path=sent/x.ckpt", *scored, "--data.batch_size=32", folder=tmp_path)
+    best = json.loads((run / "scores.json").read_text())["best"]
+    assert f"step {best['step']}" in done.stdout
+    assert f"{best['scores']['score/frechet_pixels']:.5g}" in done.stdout
+    assert gans.load(tmp_path / "sent/x.ckpt").sample(2).shape == (2, 1, 16, 16)
+
+
+def test_a_configuration_right_beside_a_checkpoint_serves(run, tmp_path):
+    (tmp_path / "sent").mkdir()
+    for path in ("checkpoints/best.ckpt", "config.yaml"):
+        shutil.copy(run / path, tmp_path / "sent")
+    done = train("validate", "--ckpt_path=sent/best.ckpt", folder=tmp_path)
+    assert "score/frechet_pixels" in done.stdout
+
+
+def test_training_goes_on_with_settings_that_are_named(run, tmp_path):
+    done = run_train(["fit", "--ckpt_path=out/checkpoints/last.ckpt"], tmp_path)
+    assert_one_sentence(done, ["--config", "out/config.yaml"])
+    done = train("--config=out/config.yaml", "--ckpt_path=last", "--run_dir=out", folder=tmp_path)
+    assert "other than before" not in done.stdout
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
+def test_a_damaged_checkpoint_is_named(damage, run, tmp_path):
+    path = run / "checkpoints/last.ckpt"
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"not a checkpoint"}[damage])
+    done = run_train([*SHORT, "--run_dir=out", "--ckpt_path=last"], tmp_path)
+    assert_one_sentence(done, ["out/checkpoints/last.ckpt"])
+    assert (run / "metrics.csv").exists()
+
+
+def test_a_damaged_configuration_is_named(run, tmp_path):
+    (run / "config.yaml").write_text("model: [")
+    options = ["--trainer.max_steps=30", "--run_dir=out", "--ckpt_path=last"]
+    assert_one_sentence(run_train([*SHORT, *options], tmp_path), ["out/config.yaml"])
+
+
+def test_damaged_scores_and_metrics_do_not_end_a_training(run, tmp_path):
+    text = (run / "metrics.csv").read_bytes()
+    (run / "metrics.csv").write_bytes(text + b"\0\0\0\0")
+    (run / "scores.json").write_text("")
+    options = ["--trainer.max_steps=30", "--run_dir=out", "--ckpt_path=last"]
+    done = train(*SHORT, *options, folder=tmp_path)
+    assert "scores.json" in done.stderr
+    assert (run / "metrics.csv").read_bytes().startswith(text)
+    assert [entry["step"] for entry in json.loads((run / "scores.json").read_text())["history"]] == [30]
+    assert b"\0" not in (run / "metrics.csv").read_bytes()
+
+
+# Nothing that nobody asked for
+
+
+def test_what_a_run_and_its_scoring_print_is_of_use(run, tmp_path):
+    done = train(*QUICK, "--trainer.max_steps=2", folder=tmp_path)
+    said = done.stdout + done.stderr
+    done = train("validate", "--ckpt_path=out/checkpoints/best.ckpt", folder=tmp_path)
+    said += done.stdout + done.stderr
+    for noise in ("dirpath has changed", "anonymous", "litlogger", "litmodels", "Warning", "skip_none"):
+        assert noise not in said
+    assert done.stdout.count("score/frechet_pixels") == 1
+
+
+def test_checkpoints_are_never_read_as_code(run, tmp_path):
+    (tmp_path / "mine.yaml").write_text("weights_only: false\n")
+    for options in (["--weights_only=false"], ["--config=mine.yaml"]):
+        done = run_train(["validate", "--config=out/config.yaml", "--ckpt_path=last", "--run_dir=out", *options], tmp_path)
+        assert_one_sentence(done, ["weights_only"])
+
+
+# Weights & Biases
+
+
+def test_a_resumed_offline_run_keeps_its_id_and_is_uploaded_by_one_line(tmp_path):
+    train(*QUICK, "--trainer.max_steps=10", folder=tmp_path)
+    (run,) = runs(tmp_path)
+    done = train(*QUICK, "--trainer.max_steps=20", "--ckpt_path=last", folder=tmp_path)
+    folders = sorted((run / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1
+    (line,) = [line for line in done.stdout.splitlines() if "wandb sync" in line]
+    assert all(str(folder.relative_to(tmp_path)) in line for folder in folders)
+    config = yaml.safe_load((run / "config.yaml").read_text())["trainer"]["logger"]["init_args"]
+    assert config["name"] is config["version"] is None  # another run with this configuration has its own
+    metadata = [json.loads(path.read_text()) for path in (run / "wandb").glob("*/files/wandb-metadata.json")]
+    assert all("api_key" not in str(given) for given in metadata)
+
+
+def test_offline_by_its_own_setting_says_how_to_upload(tmp_path):
+    done = train(*QUICK, "--trainer.max_steps=1", "--trainer.logger.offline=true", "--run_dir=out", folder=tmp_path)
+    assert "wandb sync out/wandb/offline-run-" in done.stdout
+
+
+def test_a_key_without_a_network_goes_offline_at_once(tmp_path):
+    network = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}  # where nobody answers
+    done = run_train([*QUICK, "--trainer.max_steps=1", "--run_dir=out"], tmp_path, timeout=60, **network)
+    assert done.returncode == 0, done.stderr
+    assert "WANDB_MODE=offline" in done.stderr + done.stdout
+    assert "wandb sync out/wandb/offline-run-" in done.stdout

@@ -1,0 +1,139 @@
+"""Signals to ``python train.py``: what is cut short is kept, says how to go on and has an exit code."""
+
+import json
+import os
+import shlex
+import signal
+import time
+
+import pytest
+from test_train import NO_LOGGER, QUICK, assert_same, load, rows, train
+
+from command_line import ROOT, finish, start, wait_for
+
+LONG = [*QUICK, NO_LOGGER, "--trainer.max_steps=100000", "--last.every_n_steps=100000", "--run_dir=out"]
+CODES = {signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGTERM: 0}
+
+
+def waiting(where, seconds, step=0):
+    """Options that keep a process in a batch."""
+    given = {"seconds": seconds, "step": step, "where": where}
+    return ["--trainer.callbacks+=command_line.Wait", *(f"--trainer.callbacks.{k}={v}" for k, v in given.items())]
+
+
+def begin(arguments, folder, until="waiting-0"):
+    process = start(arguments, folder)
+    wait_for((folder / until).exists, process, folder)
+    return process
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_the_first_signal_keeps_everything_and_says_how_to_go_on(number, tmp_path):
+    running = begin(LONG, tmp_path, "out/samples/step_0000020.png")
+    os.kill(running.pid, number)
+    done = finish(running, tmp_path)
+    assert done.returncode == CODES[number], done.stderr
+    assert "Traceback" not in done.stderr
+    step = load(tmp_path / "out/checkpoints/last.ckpt")["global_step"]
+    assert step >= 20
+    assert f"stopped by {number.name} after step {step:,}" in done.stdout
+    (line,) = [line for line in done.stdout.splitlines() if line.endswith("--ckpt_path=out/checkpoints/last.ckpt")]
+    words = shlex.split(line)
+    assert words[:2] == ["python", str(ROOT / "train.py")]
+    train(*words[2:], f"--trainer.max_steps={step + 10}", folder=tmp_path)
+    whole = [*LONG[:-1], "--run_dir=whole", f"--trainer.max_steps={step + 10}"]
+    train(*whole, folder=tmp_path)
+    assert_same(*(load(tmp_path / name / "checkpoints/last.ckpt") for name in ("out", "whole")))
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+
+
+def test_signals_of_two_kinds_at_once_are_one(tmp_path):
+    """As when a terminal and a launcher both pass on what the user did."""
+    running = begin([*LONG, *waiting("train", 2, 15)], tmp_path)
+    os.kill(running.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    os.kill(running.pid, signal.SIGINT)
+    done = finish(running, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 16
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_stops_at_once(number, tmp_path):
+    running = begin([*LONG, *waiting("train", 100, 12)], tmp_path)
+    os.kill(running.pid, number)
+    time.sleep(0.5)
+    assert running.is_alive()
+    os.kill(running.pid, number)
+    done = finish(running, tmp_path, timeout=5)
+    assert done.returncode == 128 + number
+    assert not (tmp_path / "out/checkpoints/last.ckpt").exists()
+    assert load(tmp_path / "out/checkpoints/best.ckpt")["global_step"] == 10
+
+
+def test_a_validation_that_is_stopped_is_made_up(tmp_path):
+    """Its scores, and the best checkpoint, are those of a run that was not stopped."""
+    running = begin([*LONG, *waiting("validation", 2, 30)], tmp_path)
+    os.kill(running.pid, signal.SIGINT)
+    done = finish(running, tmp_path, timeout=20)  # of 57 batches
+    assert done.returncode == 130, done.stderr
+    assert [e["step"] for e in json.loads((tmp_path / "out/scores.json").read_text())["history"]] == [10, 20]
+    train(*LONG, "--trainer.max_steps=40", "--ckpt_path=last", folder=tmp_path)
+    train(*LONG[:-1], "--run_dir=whole", "--trainer.max_steps=40", folder=tmp_path)
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert json.loads((out / "scores.json").read_text()) == json.loads((whole / "scores.json").read_text())
+    assert (out / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    assert_same(load(out / "checkpoints/best.ckpt"), load(whole / "checkpoints/best.ckpt"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("subcommand", "where"), [("validate", "validation"), ("predict", "predict")])
+def test_scoring_and_drawing_stop_at_once(subcommand, where, number, trained, tmp_path):
+    options = ["--ckpt_path=last", f"--run_dir={trained}", *waiting(where, 100)]
+    running = begin([subcommand, *options], tmp_path)
+    os.kill(running.pid, number)
+    done = finish(running, tmp_path, timeout=10)
+    assert done.returncode == 128 + number, done.stderr
+    assert f"stopped by {number.name}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_signal_before_training_leaves_nothing(tmp_path):
+    """While the data is looked at, say."""
+    arguments = [*LONG, "--data=command_line.SlowDigits"]
+    running = begin(arguments, tmp_path, "looking")
+    os.kill(running.pid, signal.SIGTERM)
+    done = finish(running, tmp_path, timeout=10)
+    assert done.returncode == 143, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_ignored_signals_stay_ignored(tmp_path):
+    """As under nohup."""
+    running = start([*LONG, "--trainer.max_steps=40"], tmp_path, ignored=str(int(signal.SIGHUP)))
+    wait_for((tmp_path / "out/samples/step_0000010.png").exists, running, tmp_path)
+    os.kill(running.pid, signal.SIGHUP)
+    done = finish(running, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 40
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_rank_stops_both(rank, tmp_path):
+    running = begin([*LONG, "--trainer.devices=2"], tmp_path, "out/samples/step_0000020.png")
+    children = [int(p) for p in (open(f"/proc/{running.pid}/task/{running.pid}/children").read()).split()]  # noqa: PTH123, SIM115
+    os.kill(children[0] if rank else running.pid, signal.SIGTERM)
+    done = finish(running, tmp_path)
+    assert done.returncode == 0, done.stderr
+    step = load(tmp_path / "out/checkpoints/last.ckpt")["global_step"]
+    assert f"after step {step:,}" in done.stdout
+    train(*LONG, "--trainer.devices=2", f"--trainer.max_steps={step + 5}", "--ckpt_path=last", folder=tmp_path)
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == step + 5
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    train(*LONG, "--trainer.max_steps=2", "--score.num_images=0", folder=folder)
+    return folder / "out"
