@@ -71,7 +71,10 @@ class MetricsFile(Logger):
         if rank_zero_only.rank:
             return 0
         if self._columns is None:
-            self._take(self._read())
+            try:
+                self._take(self._read())
+            except OSError as error:
+                unwritten("metrics", self.path, error)
         return self._written + len(self._pending)
 
     @rank_zero_only
@@ -180,7 +183,7 @@ def _cells(line: bytes) -> list[str] | None:
         (cells,) = csv.reader([line.decode()], strict=True)
     except (ValueError, csv.Error):
         return None
-    return None if "\0" in cells else cells
+    return None if b"\0" in line else cells
 
 
 def _row(line: bytes, columns: list[str]) -> list[str] | None:

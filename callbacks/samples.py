@@ -43,6 +43,7 @@ class Samples(Callback):
         self.latest: Path | None = None
         self._batches: list[Any] = []
         self._trained_on: list[Any] = []  # those of them that are training batches
+        self._began = -1  # training, at this step
         self._drawn = -1  # at this step
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,7 +54,7 @@ class Samples(Callback):
         self._trained_on = state_dict["batches"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._drawn = trainer.global_step
+        self._began, self._drawn = trainer.global_step, -1
         if not self.every_n_steps or not trainer.is_global_zero:
             return
         earlier = move_data_to_device(self._trained_on, pl_module.device)
@@ -74,14 +75,15 @@ class Samples(Callback):
             return
         self._keep_training(batch, trainer, pl_module)
         step = trainer.global_step
-        if step != self._drawn and step % self.every_n_steps == 0:
+        if step not in (self._began, self._drawn) and step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.every_n_steps or not trainer.is_global_zero or not self._batches:
+        step = trainer.global_step
+        if not self.every_n_steps or not trainer.is_global_zero or not self._batches or step == self._drawn:
             return
         # A run that was killed before its last picture goes on at the step of it.
-        if trainer.global_step == self._drawn and self._path(trainer).exists():
+        if step == self._began and self._path(trainer).exists():
             self.latest = self._path(trainer)
         else:
             self._draw(trainer, pl_module)

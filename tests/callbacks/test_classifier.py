@@ -65,3 +65,30 @@ def test_data_without_classes_is_refused(tmp_path):
     data = ImageFolder(data_dir=str(tmp_path), image_size=8)
     with pytest.raises(MisconfigurationException, match=r"--score\.features=classifier needs labelled --data"):
         classifier_of(data, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "list", "other"])
+def test_a_damaged_file_is_said_and_the_classifier_trained_anew(damage, digits, tmp_path, recwarn):
+    network = classifier_of(digits, tmp_path)
+    (path,) = tmp_path.glob("classifier-*.pt")
+    if damage == "list":
+        torch.save([1, 2], path)
+    elif damage == "other":
+        torch.save(SmallClassifier(3, 10).state_dict(), path)  # of RGB images
+    else:
+        path.write_bytes({"empty": b"", "cut": path.read_bytes()[:5000], "garbage": b"garbage" * 99}[damage])
+    again = classifier_of(digits, tmp_path)
+    (said,) = [w for w in recwarn if "classifier" in str(w.message)]
+    assert f"{path} is damaged" in str(said.message)
+    kept = torch.load(path, weights_only=True)
+    for key, value in network.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+        assert torch.equal(kept[key], value)
+
+
+def test_a_file_that_cannot_be_written_costs_nothing_but_time(digits, tmp_path, full_disk):
+    with full_disk(100_000), pytest.warns(UserWarning, match=r"classifier-.*\.pt cannot be written \(File too large\)"):
+        network = classifier_of(digits, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+    again = classifier_of(digits, tmp_path / "cache")
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))

@@ -1,5 +1,7 @@
 """A run that is killed and goes on leaves the same files as one that was not."""
 
+import os
+
 import pytest
 import torch
 from conftest import small
@@ -201,3 +203,51 @@ def test_pictures_that_a_killed_run_did_not_draw_at_its_end_are_drawn(tmp_path):
         assert files(folder) == expected
         assert all(path.stat().st_mtime_ns == time for path, time in times.items())  # what was there is left alone
     assert samples.latest == folder / "samples/step_0000020.png"
+
+
+def ring(trainer):
+    """The batches that Health of a rank has in mind."""
+    (health,) = (c for c in trainer.callbacks if isinstance(c, Health))
+    return [] if health._recent is None else [batch[0] for batch in health._recent]
+
+
+class Rings(Callback):
+    """Write each rank's batches to a file when training ends or is killed."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 19:
+            torch.save(ring(trainer), self.folder / f"ring-{trainer.global_rank}.pt")
+
+
+def test_every_rank_has_its_own_ring_again(tmp_path):
+    """Of 6 batches at the check of step 19; resumed from 16, of which it needs 3."""
+    ranks = {"strategy": "ddp_fork", "devices": 2}
+
+    def run(name, *more, **kwargs):
+        (tmp_path / name).mkdir(exist_ok=True)
+        train(tmp_path / name, Health(19, count=192), Rows(), *more, Rings(tmp_path / name), max_steps=19, **kwargs)
+
+    run("once", **ranks)
+    with pytest.raises(torch.multiprocessing.ProcessExitedException):
+        run("again", Die(17), **ranks)
+    state = torch.load(tmp_path / "again" / CHECKPOINT, weights_only=True)
+    assert state["global_step"] == 16
+    assert [len(batches) for batches in state["health"]["recent"]] == [3, 3]
+    assert not torch.equal(state["health"]["recent"][0][0][0], state["health"]["recent"][1][0][0])
+    run("again", **ranks)
+    for rank in (0, 1):
+        once, again = (torch.load(tmp_path / name / f"ring-{rank}.pt") for name in ("once", "again"))
+        assert len(once) == 6
+        assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    assert files(tmp_path / "again") == files(tmp_path / "once")
+
+
+class Die(Kill):
+    """Kill the process."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            os._exit(1)

@@ -1,10 +1,13 @@
 """Sample grids through training, and the images that predict writes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import fit, images, small
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader
 from torchvision.io import read_image
 
 from callbacks import ImageWriter, MetricsFile, Samples
@@ -73,3 +76,47 @@ def test_predict_writes_every_image_and_a_grid(tmp_path, channels):
     for i in (0, 69):
         assert torch.equal(read_image(str(tmp_path / "images" / f"{i:05d}.png")), to_uint8(predictions[i : i + 1])[0])
     assert torch.equal(read_image(str(tmp_path / "images" / "grid.png"))[:1], grid(predictions[:64], 8)[:1])
+
+
+def test_images_that_cannot_be_written_end_predict_in_one_sentence(tmp_path):
+    (tmp_path / "images").write_text("")
+    module = small(DCGAN)
+    trainer = Trainer(logger=MetricsFile(tmp_path), callbacks=[ImageWriter()], enable_progress_bar=False)
+    with pytest.raises(MisconfigurationException, match=r"images/00000\.png cannot be written \(.*\): make room"):
+        trainer.predict(module, module.predict_dataloader())
+
+
+def test_a_logger_that_takes_pictures_gets_them_without_the_file(tmp_path):
+    """TensorBoard's kind; the other kind takes the file itself."""
+    (tmp_path / "samples").write_text("")
+    taken, files = [], []
+
+    class Tensors(MetricsFile):
+        @property
+        def experiment(self):
+            return SimpleNamespace(add_image=lambda name, picture, step: taken.append((name, picture.shape, step)))
+
+    class Files(MetricsFile):
+        def log_image(self, name, paths, step):
+            files.append(step)
+
+    loggers = [Tensors(tmp_path), Files(tmp_path / "other")]
+    samples = Samples(every_n_steps=2, count=4)
+    with pytest.warns(UserWarning, match=r"samples/real\.png cannot be written \(.*\); training goes on") as said:
+        fit(small(DCGAN), images(40), max_steps=4, callbacks=[samples], logger=loggers)
+    assert len([w for w in said if "cannot be written" in str(w.message)]) == 1
+    assert taken == [("samples", torch.Size([1, 38, 38]), 2), ("samples", torch.Size([1, 38, 38]), 4)]
+    assert files == []
+    assert samples.latest is None
+
+
+def test_validation_data_is_looked_at_without_touching_the_random_state(tmp_path):
+    results = []
+    for callbacks in ([], [Samples(every_n_steps=1, count=4)]):
+        torch.manual_seed(1)
+        module = small(DCGAN)
+        module.val_dataloader = lambda: DataLoader(images(8), batch_size=4)  # draws a seed whenever it starts
+        logger = MetricsFile(tmp_path / str(len(callbacks)))
+        fit(module, images(40), max_steps=4, callbacks=callbacks, logger=logger, num_sanity_val_steps=0)
+        results.append(module.state_dict())
+    assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
