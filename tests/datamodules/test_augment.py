@@ -317,7 +317,8 @@ def test_the_command_line_takes_augmentations_and_the_run_keeps_them(tmp_path):
     ]
     assert data["augment"][0]["init_args"]["degrees"] == 10
     assert data["oversample"] == {"3": 2}
-    resumed = run_train(["--ckpt_path=out/checkpoints/last.ckpt", "--trainer.max_steps=3"], tmp_path)  # reads it back
+    again = ["--config=out/config.yaml", "--ckpt_path=out/checkpoints/last.ckpt", "--trainer.max_steps=3"]
+    resumed = run_train(again, tmp_path)  # reads it back
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     printed = run_train([*quick, "--print_config"], tmp_path)
     assert "Unable to serialize" not in printed.stdout
