@@ -36,6 +36,7 @@ def trained(tmp_path_factory):
     shutil.copytree(folder / "out", copy / "out")
     done = run_train(["validate", CHECKPOINT], copy)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert scores(done)
     return folder, scores(done)
 
 
@@ -55,9 +56,8 @@ def folder(trained, tmp_path, monkeypatch):
 
 
 def scores(done):
-    """The score that was printed."""
-    (score,) = set(re.findall(r"score/frechet_pixels\W+([\d.]+)", done.stdout))
-    return score
+    """The scores that were printed."""
+    return re.findall(r"score/frechet_pixels\W+([\d.]+)", done.stdout)
 
 
 def poison(folder, **changes):
@@ -233,8 +233,14 @@ REFUSED = {  # with what the sentence must name
     "pickled data": (pickled_data, ["CIFAR10", "damaged"]),
     "pictures that are programs": (pictures_that_are_programs, ["a.jpg", "Broken image"]),
     "a linked configuration": (linked, ["model=os.system", "config.yaml"]),
-    "a model in the run's folder": (lambda f: poison(f, model__class_path="evil.DCGAN"), ["model=evil.DCGAN"]),
-    "features in the run's folder": (lambda f: poison(f, score__features="evil.Net"), ["score.features=evil.Net"]),
+    "a model in the run's folder": (
+        lambda f: poison(f, model__class_path="evil.DCGAN"),
+        ["model=evil.DCGAN", "one of"],
+    ),
+    "features in the run's folder": (
+        lambda f: poison(f, score__features="evil.Net"),
+        ["score.features=evil.Net", "without a dot"],
+    ),
     "a loss that is a function": (lambda f: poison(f, model__init_args__loss=touch(f)), ["model.loss=os.system"]),
     "YAML that calls": (config("model: !!python/object/apply:os.system ['{command}']\n"), ["config.yaml", "tag"]),
 }

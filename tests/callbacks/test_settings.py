@@ -296,9 +296,10 @@ def parsed(monkeypatch, *arguments):
         raise Parsed
 
     monkeypatch.setattr(CLI, "before_instantiate_classes", stop)
-    monkeypatch.setattr(sys, "argv", ["train.py", "fit", *map(str, arguments)])
+    typed = list(map(str, arguments))
+    monkeypatch.setattr(sys, "argv", ["train.py", "fit", *typed])
     with pytest.raises(Parsed):
-        CLI()
+        CLI(typed)
     return found[0]
 
 
