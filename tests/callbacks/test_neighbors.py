@@ -191,7 +191,8 @@ def test_on_the_command_line(tmp_path):
     done = run_train(arguments, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "out/neighbors").exists()
-    done = run_train(["validate", "--ckpt_path=out/checkpoints/last.ckpt", "--neighbors.count=4"], tmp_path)
+    named = ["--config=out/config.yaml", "--ckpt_path=out/checkpoints/last.ckpt", "--neighbors.count=4"]
+    done = run_train(["validate", *named], tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.glob("out/validate-*/neighbors")
     assert sorted(p.name for p in folder.iterdir()) == ["flatten_step_0000003.png", "pixels_step_0000003.png"]
