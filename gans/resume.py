@@ -355,6 +355,7 @@ class Resumable(LightningModule):
         else:
             _set_rng_state(mine["rng"])
         self._make_up_validation()
+        self._leave_finished_epoch()
 
     def _taken_up(self, batch: Any) -> Any:
         """A batch out of a checkpoint, on this device and in this run's precision."""
@@ -387,7 +388,6 @@ class Resumable(LightningModule):
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop.val_loop
         if self._validates_in_steps():
             trainer.val_check_batch = sys.maxsize
-            loop._has_run = True
         if not self.validation_due or not trainer.enable_validation:
             return
         loop.restarting = False
@@ -398,6 +398,25 @@ class Resumable(LightningModule):
         loop.run()
         trainer.training = True
         trainer._logger_connector._first_loop_iter = first
+
+    def _leave_finished_epoch(self) -> None:
+        """Begin the next epoch if the checkpoint was written after the last batch of one.
+
+        Lightning, when it does not find a validation to skip there, would train on a batch more first.
+        """
+        loop = self.trainer.fit_loop
+        batches = loop.epoch_loop
+        if not batches.restarted_on_last or not batches._num_ready_batches_reached():
+            return
+        if self.trainer.enable_validation and not self._validates_in_steps():
+            return
+        epochs = loop.epoch_progress
+        if epochs.current.processed < epochs.current.started:
+            epochs.increment_processed()
+        if epochs.current.completed < epochs.current.processed:
+            epochs.increment_completed()
+        loop.reset_restart_stage()
+        batches.restarting = False
 
     def on_validation_model_zero_grad(self) -> None:
         """Called before a validation during training, and before it draws random numbers."""
