@@ -246,6 +246,7 @@ BROKEN = {
     "a long number": b"model: " + b"9" * 10_000,
     "a long hexadecimal number": b"model: 0x" + b"f" * 10_000,
     "large": b"model: " + b"x" * 1_100_000,
+    "a number in base 60": b"model: " + b"1:" * 49_000 + b"1",
 }
 
 
