@@ -1,6 +1,8 @@
 """Checkpoints: the last state, from which a run goes on, and the best by score; both written whole or not at all."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +16,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from callbacks.files import reason, save
 
 
+class Unwritten(MisconfigurationException):
+    """A checkpoint cannot be written."""
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside its final name and move it there when it is safely on disk.
 
     A process killed in between, or a full disk, leaves the previous checkpoint as it was.
 
     Raises:
-        MisconfigurationException: A checkpoint cannot be written.
+        Unwritten: A checkpoint cannot be written.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -28,10 +34,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             save(checkpoint, path)
         except OSError as error:
             earlier = "the one before it is as it was" if Path(path).exists() else "there is none before it"
-            raise MisconfigurationException(
+            raise Unwritten(
                 f"the checkpoint {path} cannot be written ({reason(error)}), and {earlier}: make room there, or give "
                 "a folder that can be written to with --run_dir"
             ) from error
+
+
+@contextmanager
+def together(trainer: Trainer) -> Iterator[None]:
+    """Inside, the first rank writes a checkpoint; where it cannot, all ranks raise its sentence, and none waits for it.
+
+    Raises:
+        Unwritten: The checkpoint cannot be written.
+    """
+    error = ""
+    try:
+        yield
+    except Unwritten as exception:
+        if trainer.world_size == 1:
+            raise
+        error = str(exception)
+        trainer.strategy.barrier()  # at which the others are
+    if trainer.world_size > 1 and (error := trainer.strategy.broadcast(error)):
+        raise Unwritten(error)
 
 
 class LastCheckpoint(Checkpoint):
@@ -100,7 +125,8 @@ class LastCheckpoint(Checkpoint):
     def _write(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:
             self._written, self._time = trainer.global_step, time.monotonic()
-            trainer.save_checkpoint(self._path, weights_only=False)
+            with together(trainer):
+                trainer.save_checkpoint(self._path, weights_only=False)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -149,6 +175,10 @@ class BestCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.monitor in trainer.callback_metrics:  # not with --score.num_images=0
             super().on_validation_end(trainer, pl_module)
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        with together(trainer):
+            super()._save_checkpoint(trainer, filepath)
 
     @property
     def _best_path(self) -> str:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 import warnings
 
 import pytest
@@ -82,6 +83,37 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(MisconfigurationException, match=r"checkpoints/last\.ckpt cannot be written \((File|Not a).*\)"):
         train(tmp_path, callbacks=[LastCheckpoint(every_n_steps=3)], max_steps=8)
+
+
+@pytest.mark.parametrize("cls", [LastCheckpoint, BestCheckpoint])
+def test_all_ranks_end_in_the_sentence_of_the_first(cls, tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+
+    def noted(hook):
+        """The hook; a sentence in which it ends is written to a file, and that of the other process waited for."""
+
+        def wrapped(self, trainer, *arguments):
+            try:
+                hook(self, trainer, *arguments)
+            except MisconfigurationException as error:
+                (tmp_path / f"rank-{trainer.global_rank}").write_text(str(error))
+                for _ in range(200):
+                    if len(list(tmp_path.glob("rank-*"))) < 2:
+                        time.sleep(0.1)
+                raise
+
+        return wrapped
+
+    hooks = {name: noted(getattr(cls, name)) for name in ("on_train_batch_end", "on_validation_end")}
+    callback = type("Noted", (cls,), hooks)(3 if cls is LastCheckpoint else "score/fid")
+    module = small(GAN)
+    module.val_dataloader = lambda: DataLoader(images(8), batch_size=4)
+    scores = Given(at2=1.0, at4=1.0)
+    options = {"max_steps": 4, "val_check_interval": 2, "num_sanity_val_steps": 0}
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="cannot be written"):
+        train(tmp_path, module, callbacks=[scores, callback], strategy="ddp_fork", devices=2, **options)
+    sentences = [(tmp_path / f"rank-{rank}").read_text() for rank in (0, 1)]
+    assert sentences[0] == sentences[1]
 
 
 def test_a_deleted_folder_is_made_again(tmp_path):
