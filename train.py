@@ -233,7 +233,9 @@ class CLI(LightningCLI):
         self._choose_precision(config)
         if self.subcommand != "fit":
             config.trainer.logger = False
-            warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # training's are not needed
+            warnings.filterwarnings(
+                "ignore", ".*callbacks used to create the checkpoint.*"
+            )  # training's are not needed
         self.record = without_secrets(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
         for key in ("ckpt_path", "run_dir", "name"):  # where this run stands, not what it does
             self.record.pop(key, None)
@@ -414,8 +416,8 @@ def main() -> None:
         if arguments[0] in SUBCOMMANDS:
             arguments = [arguments[0], *with_settings_of_run(*arguments[:1], typed)]
         sys.argv[1:] = arguments
-        for harmless in (".*LeafSpec.*", ".*smaller than the logging interval.*", "(?s).*skip_none.*"):
-            warnings.filterwarnings("ignore", harmless)
+        for harmless in ("LeafSpec", "smaller than the logging interval", "skip_none", "exists and is not empty"):
+            warnings.filterwarnings("ignore", f"(?s).*{harmless}")
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
             lambda record: "Tip: For seamless" not in str(record.msg)  # advertisements
         )

@@ -1,5 +1,6 @@
 """Data sets that torchvision downloads."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,14 @@ class TorchvisionDataModule(ImageDataModule):
     def _dataset(self, split: str, download: bool = False) -> Any:
         from torchvision import datasets
 
+        folder = (self.data_dir / self.files).parent
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             return getattr(datasets, self.source)(self.data_dir, train=split == "train", download=download)
         except Exception as error:  # no network, no write permission, or whatever a damaged file leads to
-            folder = (self.data_dir / self.files).parent
+            for path in missing:  # torchvision makes the folders before it asks for the files
+                with suppress(OSError):
+                    path.rmdir()
             raise MisconfigurationException(
                 f"{self.source} is missing or damaged in {folder} and was not downloaded: put {self.archive} (from "
                 f"{self.url}) there, or set --data.data_dir to the folder that holds {Path(self.files).parent}"

@@ -1,6 +1,5 @@
 """A run is one folder and one process, and comes back as it was: through the command line."""
 
-import csv
 import json
 import re
 import shutil
@@ -8,13 +7,12 @@ import signal
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 from test_train import NO_LOGGER, QUICK, assert_same, load, rows, train
 
 import gans
-from command_line import assert_one_sentence, finish, run_train, start
+from command_line import assert_one_sentence, finish, run_train, start, wait_for
 
 SHORT = [*QUICK, NO_LOGGER, "--trainer.max_steps=20"]
 RMSPROP = ["--model.generator_optimizer=torch.optim.RMSprop", "--model.generator_optimizer.lr=1e-3"]
@@ -58,7 +56,8 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
     for process, name in zip(started, names, strict=True):
         done = finish(process, tmp_path, name=name)
         assert done.returncode == 0, done.stderr
-    assert len(found := runs(tmp_path)) == 4
+    found = runs(tmp_path)
+    assert len(found) == 4
     for path in found:
         assert load(path / "checkpoints/last.ckpt")["global_step"] == 10
         assert [int(row["step"]) for row in rows(path)] == [int(row["step"]) for row in rows(found[0])]
@@ -68,8 +67,6 @@ def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
 def test_a_second_process_is_kept_out_of_a_folder(tmp_path):
     wait = ["--trainer.callbacks+=command_line.Wait", "--trainer.callbacks.seconds=60", "--trainer.callbacks.step=10"]
     first = start([*SHORT, "--run_dir=out", *wait], tmp_path, "first")
-    from command_line import wait_for
-
     wait_for((tmp_path / "waiting-0").exists, first, tmp_path, name="first")
     last = tmp_path / "out/checkpoints/last.ckpt"
     before = last.read_bytes()
@@ -149,14 +146,12 @@ def test_runs_can_be_told_apart_by_name(tmp_path):
     few = ["--trainer.max_steps=1", "--score.num_images=0"]
     train(*SHORT, *few, "--model.loss=gans.losses.Hinge", "--data.horizontal_flip", "true", folder=tmp_path)
     train(*SHORT, *few, "--name=my first/try", folder=tmp_path)
-    train(*QUICK, *few, "--trainer.logger.api_key=s3cret", "--trainer.logger.mode=offline", folder=tmp_path)
     names = [path.name for path in runs(tmp_path)]
-    assert [bool(re.match(r"\d{8}-\d{6}-", name)) for name in names] == [True] * 3
+    assert [bool(re.match(r"\d{8}-\d{6}-", name)) for name in names] == [True] * 2
     assert "quickstart" in names[0]
     assert "loss=Hinge" in names[0]
     assert "horizontal_flip=true" in names[0]
     assert names[1].endswith("-my_first_try")
-    assert "s3cret" not in names[2]
 
 
 def test_last_is_the_newest_run_and_not_the_newest_checkpoint(tmp_path):
@@ -198,7 +193,8 @@ def test_cats_are_not_continued_on_dogs(tmp_path):
     assert load(cats / "checkpoints/last.ckpt")["global_step"] == 8  # the same images elsewhere
 
 
-def test_another_data_set_or_model_is_refused_in_a_runs_folder(run, tmp_path):
+@pytest.mark.usefixtures("run")
+def test_another_data_set_or_model_is_refused_in_a_runs_folder(tmp_path):
     for option, names in (("--data=FashionMNIST", ["Digits", "FashionMNIST"]), ("--model=LSGAN", ["DCGAN", "LSGAN"])):
         done = run_train([*SHORT, option, "--run_dir=out", "--ckpt_path=last"], tmp_path)
         assert_one_sentence(done, [*names, "--run_dir"])
@@ -254,7 +250,7 @@ def test_a_checkpoint_that_was_sent_alone(run, tmp_path):
     train("predict", "--ckpt_path=sent/x.ckpt", "--model.predict_images=3", "--run_dir=drawn", folder=tmp_path)
     assert len(list((tmp_path / "drawn/images").glob("0*.png"))) == 3
     assert_one_sentence(run_train(["validate", "--ckpt_path=sent/x.ckpt"], tmp_path), ["sent/x.ckpt", "--data"])
-    scored = ["--data=Digits", "--data.image_size=16", "--score.features=pixels", *QUICK[-6:-4]]
+    scored = ["--data=Digits", "--data.image_size=16", "--score.features=pixels", *QUICK[-4:-2]]
     done = train("validate", "--ckpt_path=sent/x.ckpt", *scored, "--data.batch_size=32", folder=tmp_path)
     best = json.loads((run / "scores.json").read_text())["best"]
     assert f"step {best['step']}" in done.stdout
@@ -270,7 +266,8 @@ def test_a_configuration_right_beside_a_checkpoint_serves(run, tmp_path):
     assert "score/frechet_pixels" in done.stdout
 
 
-def test_training_goes_on_with_settings_that_are_named(run, tmp_path):
+@pytest.mark.usefixtures("run")
+def test_training_goes_on_with_settings_that_are_named(tmp_path):
     done = run_train(["fit", "--ckpt_path=out/checkpoints/last.ckpt"], tmp_path)
     assert_one_sentence(done, ["--config", "out/config.yaml"])
     done = train("--config=out/config.yaml", "--ckpt_path=last", "--run_dir=out", folder=tmp_path)
@@ -308,20 +305,24 @@ def test_damaged_scores_and_metrics_do_not_end_a_training(run, tmp_path):
 # Nothing that nobody asked for
 
 
-def test_what_a_run_and_its_scoring_print_is_of_use(run, tmp_path):
+@pytest.mark.usefixtures("run")
+def test_what_a_run_and_its_scoring_print_is_of_use(tmp_path):
     done = train(*QUICK, "--trainer.max_steps=2", folder=tmp_path)
     said = done.stdout + done.stderr
     done = train("validate", "--ckpt_path=out/checkpoints/best.ckpt", folder=tmp_path)
     said += done.stdout + done.stderr
-    for noise in ("dirpath has changed", "anonymous", "litlogger", "litmodels", "Warning", "skip_none"):
+    for noise in ("dirpath has changed", "anonymous", "litlogger", "litmodels", "Warning", "skip_none", "not empty"):
         assert noise not in said
     assert done.stdout.count("score/frechet_pixels") == 1
 
 
-def test_checkpoints_are_never_read_as_code(run, tmp_path):
+@pytest.mark.usefixtures("run")
+def test_checkpoints_are_never_read_as_code(tmp_path):
     (tmp_path / "mine.yaml").write_text("weights_only: false\n")
     for options in (["--weights_only=false"], ["--config=mine.yaml"]):
-        done = run_train(["validate", "--config=out/config.yaml", "--ckpt_path=last", "--run_dir=out", *options], tmp_path)
+        done = run_train(
+            ["validate", "--config=out/config.yaml", "--ckpt_path=last", "--run_dir=out", *options], tmp_path
+        )
         assert_one_sentence(done, ["weights_only"])
 
 
