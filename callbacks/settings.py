@@ -31,6 +31,10 @@ ONLY_OF_TRAINING = (
     *("samples", "ema", "health", "last", "best", "ckpt_path", "run_dir", "name", "weights_only"),
     *("optimizer", "lr_scheduler"),
 )
+FACTORIES = {
+    "_optimizer": (Optimizer, "torch.optim.Optimizer"),
+    "_scheduler": (LRScheduler, "torch.optim.lr_scheduler.LRScheduler"),
+}
 
 
 # What a run folder may say
@@ -242,28 +246,22 @@ def refuse_functions(config: Any) -> None:
     """
     for key, value in _settings_in(config, ""):
         name = value.get("class_path") if isinstance(value, dict) else None
-        if name is None:
-            target = value
-            if not (inspect.isroutine(value) or isinstance(value, functools.partial)):
-                continue
-            name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
-        else:
+        target = value
+        if isinstance(name, str):
             try:
                 target = pkgutil.resolve_name(name)
             except (AttributeError, ImportError, ValueError):
                 continue  # nothing that could be called
-        wanted = _wanted_class(key)
-        if not isinstance(target, type):
-            of = f" of {wanted.__module__}.{wanted.__qualname__}" if wanted is not object else ""
-            raise MisconfigurationException(f"--{key}={_short(name, 100)} is a function: give a class{of}")
-        if not issubclass(target, wanted):
+        elif inspect.isroutine(value) or isinstance(value, functools.partial):
+            name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
+        else:
+            continue
+        base, known_as = next((wanted for ending, wanted in FACTORIES.items() if key.endswith(ending)), (object, ""))
+        if not isinstance(target, type) or not issubclass(target, base):
+            kind = "another class" if isinstance(target, type) else "a function" if callable(target) else "no class"
             raise MisconfigurationException(
-                f"--{key}={_short(name, 100)} must be a class of {wanted.__module__}.{wanted.__qualname__}"
+                f"--{key}={_short(name, 100)} is {kind}: give a class{known_as and f' of {known_as}'}"
             )
-
-
-def _wanted_class(key: str) -> type:
-    return Optimizer if key.endswith("_optimizer") else LRScheduler if key.endswith("_scheduler") else object
 
 
 def _settings_in(value: Any, key: str) -> Iterator[tuple[str, Any]]:

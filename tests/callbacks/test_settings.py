@@ -332,7 +332,7 @@ def test_shipped_configs_name_classes(monkeypatch):
 FUNCTIONS = {
     "an optimizer": (
         {"model": {"init_args": {"generator_optimizer": EVIL}}},
-        ["--model.generator_optimizer=os.system is a function: give a class of torch.optim.optimizer.Optimizer"],
+        ["--model.generator_optimizer=os.system is a function: give a class of torch.optim.Optimizer"],
     ),
     "a schedule": (
         {
@@ -377,14 +377,24 @@ def test_functions_of_the_command_line_are_refused(monkeypatch):
         ({"model": {"class_path": "gans.cgan.one_hot"}}, "--model=gans.cgan.one_hot is a function"),
         ({"a": [{"b": print}]}, "--a.b=builtins.print is a function"),
         ({"a": lambda: 0}, "is a function"),
-        ({"a_optimizer": {"class_path": "subprocess.Popen"}}, "--a_optimizer=subprocess.Popen must be a class of"),
-        ({"a_scheduler": {"class_path": "torch.optim.Adam"}}, "--a_scheduler=torch.optim.Adam must be a class of"),
-        ({"a": {"class_path": "math.pi"}}, "--a=math.pi"),
+        (
+            {"a_optimizer": {"class_path": "subprocess.Popen"}},
+            "--a_optimizer=subprocess.Popen is another class: give a class of torch.optim.Optimizer",
+        ),
+        (
+            {"a_scheduler": {"class_path": "torch.optim.Adam"}},
+            "--a_scheduler=torch.optim.Adam is another class: give a class of torch.optim.lr_scheduler",
+        ),
+        ({"a": {"class_path": "math.pi"}}, "--a=math.pi is no class: give a class$"),
     ],
 )
 def test_more_of_what_is_no_class(settings, culprit):
     with pytest.raises(MisconfigurationException, match=culprit):
         refuse_functions(settings)
+
+
+def test_settings_that_only_look_like_classes_are_left_alone():
+    refuse_functions({"a": {"class_path": 5}, "b": {"class_path": "nowhere.Net"}, "c": int, "d": [None, "os.system"]})
 
 
 # Secrets
