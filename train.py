@@ -45,8 +45,8 @@ from callbacks import (
     TrainingDiverged,
     Views,
 )
-from callbacks.runs import EVALUATIONS, Run, changes, config_of, find_checkpoint, place, read_config, title_of
-from callbacks.settings import allowed_settings, masked, refuse_functions, without_secrets
+from callbacks.runs import EVALUATIONS, Run, changes, config_of, find_checkpoint, place, read_config, record, title_of
+from callbacks.settings import allowed_settings, masked, refuse_functions
 from callbacks.wandb_account import sync_command, wandb_logger
 from datamodules.base import ImageDataModule
 from gans import checkpoints, losses, penalties
@@ -236,9 +236,7 @@ class CLI(LightningCLI):
             warnings.filterwarnings(
                 "ignore", ".*callbacks used to create the checkpoint.*"
             )  # training's are not needed
-        self.record = without_secrets(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
-        for key in ("ckpt_path", "run_dir", "name"):  # where this run stands, not what it does
-            self.record.pop(key, None)
+        self.record = record(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
         if self.place[2]:
             self._compare(self.place[0])
         # Loggers other than the metrics file come to the trainer when training begins; of Weights & Biases only the
@@ -261,7 +259,10 @@ class CLI(LightningCLI):
         """Refuse to go on with another model or data set in a run's folder; say what else is new."""
         before = read_config(folder / "config.yaml")
         for key in ("model", "data"):
-            was, now = ((config.get(key) or {}).get("class_path") for config in (before, self.record))
+            named = ((config.get(key) or {}).get("class_path") for config in (before, self.record))
+            was, now = (
+                f"{cls.__module__}.{cls.__name__}" if (cls := CLASSES[key].get(name)) else name for name in named
+            )
             if was and was != now:
                 raise MisconfigurationException(
                     f"{folder} is a run of --{key}={was}, and not of {now}: give the settings of the run, or name a "

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.files import tidy, whole
 from callbacks.metrics_file import MetricsFile
 from callbacks.scores import keep_until
+from callbacks.settings import without_secrets
 
 try:
     import fcntl
@@ -139,6 +140,11 @@ def title_of(arguments: list[str]) -> str:
     return ",".join(words)
 
 
+def record(config: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a configuration: no secrets, and what a run does but not where it stands."""
+    return {key: value for key, value in without_secrets(config).items() if key not in ("ckpt_path", "run_dir", "name")}
+
+
 def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What is other than in an earlier configuration, such as ``model.generator_optimizer.lr 0.0002 -> 1e-05``."""
 
@@ -174,7 +180,7 @@ class Run(Callback):
     Args:
         folder: The folder.
         fresh: Whether it must be a new one: where the name is taken, a number is added.
-        config: The complete configuration, without secrets.
+        config: What ``record`` gives of the complete configuration.
         metrics: The run's metrics file.
         loggers: What makes the other loggers, for the folder.
         resumed: Whether the run goes on in this folder.
