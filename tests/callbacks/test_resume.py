@@ -251,3 +251,35 @@ class Die(Kill):
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == self.step:
             os._exit(1)
+
+
+class KillValidation(Kill):
+    """Kill the run when it begins to validate."""
+
+    def on_train_batch_start(self, *_):
+        """Not here."""
+
+    def on_validation_start(self, trainer, pl_module):
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+def test_a_run_that_is_killed_again_before_its_first_batch(tmp_path):
+    """The validation of step 12 is made up and the checkpoint written again, before there are any new batches."""
+
+    def make():
+        score = Score(features="pixels", num_images=50, num_real=60, cache_dir=str(tmp_path / "cache"))
+        return [Samples(3, count=9), score, Health(every_n_steps=14, count=192), Rows()]
+
+    once, again = tmp_path / "once", tmp_path / "again"
+    train(once, *make())
+    for kill in (KillValidation(12), Kill(12)):
+        with pytest.raises(Killed):
+            train(again, *make(), kill)
+        state = torch.load(again / CHECKPOINT, weights_only=True)
+        assert state["global_step"] == 12
+        assert state["rows"][1] == (type(kill) is Kill)  # validated
+        assert len(state["health"]["recent"][0]) == 4
+    train(again, *make())
+    assert files(again) == files(once)
+    assert (again / "scores.json").read_bytes() == (once / "scores.json").read_bytes()
