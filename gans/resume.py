@@ -106,6 +106,7 @@ class Resumable(LightningModule):
         if self.averaged_generator is not None and not self._averaging:
             self.averaged_generator = None
             rank_zero_info("Nothing keeps the averaged generator up to date in this training, so it is dropped.")
+        self.validation_due, self._rng_before_validation = False, None
         if not self.training:  # as load_from_checkpoint leaves it
             self.train()
 
@@ -355,7 +356,7 @@ class Resumable(LightningModule):
         else:
             _set_rng_state(mine["rng"])
         self._make_up_validation()
-        self._leave_finished_epoch()
+        self._leave_finished_batch()
 
     def _taken_up(self, batch: Any) -> Any:
         """A batch out of a checkpoint, on this device and in this run's precision."""
@@ -368,13 +369,14 @@ class Resumable(LightningModule):
 
         ``val_check_interval`` counts generator updates, where Lightning counts batches (over all epochs).
         """
-        trainer = self.trainer
-        due = updates and trainer.global_step == trainer.max_steps  # some callbacks then ask for a last validation
+        trainer, loop = self.trainer, self.trainer.fit_loop
         if self._validates_in_steps():
-            now = updates and trainer.global_step % trainer.val_check_interval == 0
-            trainer.val_check_batch = 1 if now else sys.maxsize
-            due = due or now
-        self.validation_due = due and trainer.enable_validation
+            due = updates and trainer.global_step % trainer.val_check_interval == 0
+            trainer.val_check_batch = 1 if due else sys.maxsize
+        else:
+            due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        last = updates and trainer.global_step == trainer.max_steps  # some callbacks then ask for one more
+        self.validation_due = (due or last) and trainer.enable_validation
 
     def _validates_in_steps(self) -> bool:
         trainer = self.trainer
@@ -388,7 +390,9 @@ class Resumable(LightningModule):
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop.val_loop
         if self._validates_in_steps():
             trainer.val_check_batch = sys.maxsize
-        if not self.validation_due or not trainer.enable_validation:
+        if not trainer.enable_validation:
+            self.validation_due = False
+        if not self.validation_due:
             return
         loop.restarting = False
         loop.reset_restart_stage()
@@ -399,24 +403,25 @@ class Resumable(LightningModule):
         trainer.training = True
         trainer._logger_connector._first_loop_iter = first
 
-    def _leave_finished_epoch(self) -> None:
-        """Begin the next epoch if the checkpoint was written after the last batch of one.
+    def _leave_finished_batch(self) -> None:
+        """Let Lightning go on with the next batch, or epoch, when the last one with its validation is over.
 
-        Lightning, when it does not find a validation to skip there, would train on a batch more first.
+        It would look for that validation again, and at the end of an epoch train on a batch more if it found none.
         """
         loop = self.trainer.fit_loop
-        batches = loop.epoch_loop
-        if not batches.restarted_on_last or not batches._num_ready_batches_reached():
-            return
-        if self.trainer.enable_validation and not self._validates_in_steps():
-            return
-        epochs = loop.epoch_progress
-        if epochs.current.processed < epochs.current.started:
-            epochs.increment_processed()
-        if epochs.current.completed < epochs.current.processed:
-            epochs.increment_completed()
-        loop.reset_restart_stage()
-        batches.restarting = False
+        batches, epochs = loop.epoch_loop, loop.epoch_progress
+        if batches.restarted_on_train_batch_end:
+            batches.batch_progress.increment_completed()
+            batches._batches_that_stepped += 1
+            batches.update_restart_stage()
+            batches.val_loop.reset_restart_stage()
+        if batches.restarted_on_last and batches._num_ready_batches_reached():
+            if epochs.current.processed < epochs.current.started:
+                epochs.increment_processed()
+            if epochs.current.completed < epochs.current.processed:
+                epochs.increment_completed()
+            loop.reset_restart_stage()
+            batches.restarting = False
 
     def on_validation_model_zero_grad(self) -> None:
         """Called before a validation during training, and before it draws random numbers."""

@@ -122,6 +122,7 @@ def stopped(folder, hook, step, **kwargs):
 def assert_same(first, second):
     (a, first_trainer), (b, second_trainer) = first, second
     assert first_trainer.global_step == second_trainer.global_step
+    assert first_trainer.current_epoch == second_trainer.current_epoch
     for key, value in a.state_dict().items():
         assert torch.equal(value, b.state_dict()[key]), key
     assert a.generator.training
@@ -212,14 +213,31 @@ def test_validation_that_is_switched_off_is_not_made_up(tmp_path):
     assert score.steps == []
 
 
-def test_validation_once_an_epoch_is_left_to_lightning(tmp_path):
-    epochs = {"check_val_every_n_epoch": 1, "val_check_interval": 1.0}
+@pytest.mark.parametrize(
+    ("hook", "step"),
+    [
+        ("on_train_batch_end", 3),
+        ("on_train_batch_end", 7),
+        ("on_train_batch_end", 14),
+        ("on_validation_start", 7),
+        ("on_validation_batch_start", 7),
+        ("on_validation_batch_end", 7),
+        ("on_validation_batch_end", 14),
+        ("on_validation_end", 7),
+        ("on_train_epoch_end", 7),
+        ("on_exception", 7),
+    ],
+)
+@pytest.mark.parametrize("interval", [1.0, 0.5])
+def test_validation_by_epochs(hook, step, interval, tmp_path):
+    epochs = {"check_val_every_n_epoch": 1, "val_check_interval": interval, "steps": 16}
     whole_score = Score()
-    whole = run(tmp_path, [whole_score], steps=14, **epochs)
-    path, before = stopped(tmp_path, "on_train_batch_end", 3, **epochs)
+    whole = run(tmp_path, [whole_score], **epochs)
+    earlier = interval == 0.5 and step % 7 == 0 and hook != "on_train_epoch_end"  # after three batches and after six
+    path, before = stopped(tmp_path, hook, step - earlier, **epochs)
     score = Score()
-    resumed = run(tmp_path, [score], path, steps=14, **epochs)
-    assert before + score.steps == whole_score.steps == [7, 14]
+    resumed = run(tmp_path, [score], path, **epochs)
+    assert before + score.steps == whole_score.steps
     assert_same(whole, resumed)
 
 
