@@ -70,6 +70,10 @@ def test_a_cut_file_goes_on_as_if_it_had_not_been_longer(kept, damage, tmp_path,
     again = MetricsFile(tmp_path / "again")
     again.cut(kept)
     assert again.rows == kept
+    if kept:
+        assert again.path.read_bytes() == logged(tmp_path / "part", *ROWS[:kept]).path.read_bytes()
+    else:
+        assert not again.path.exists()
     for step, metrics in ROWS[kept:]:
         again.log_metrics(metrics, step=step)
     assert again.rows == expected.rows == 5
