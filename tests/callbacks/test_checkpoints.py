@@ -364,10 +364,11 @@ def test_the_best_by_another_score_is_not_replaced_without_a_word(tmp_path):
     assert steps(tmp_path, "best") == 6
 
 
-def test_evaluation_says_nothing_of_folders(tmp_path):
+@pytest.mark.parametrize("folder", ["run", "other"])
+def test_evaluation_says_nothing_of_folders_and_has_no_best(folder, tmp_path):
     trainer, _ = validated(tmp_path / "run", Given(at2=3.0), 2)
     best = BestCheckpoint("score/fid")
-    other = Trainer(callbacks=[Given(at0=1.0), best], logger=MetricsFile(tmp_path / "other"), accelerator="cpu")
+    other = Trainer(callbacks=[Given(at0=1.0), best], logger=MetricsFile(tmp_path / folder), accelerator="cpu")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*dirpath.*|.*not empty.*")
         path = tmp_path / "run/checkpoints/best.ckpt"
