@@ -273,7 +273,7 @@ class ImageDataModule(LightningDataModule, ABC):
         Lightning restores the state of a loader by itself, but not at the end of an epoch (without max_steps) nor
         when the loader was made early; the data module's own state it always restores.
         """
-        return self._train_loader.state_dict() | {"source": self.source()} if self._train_loader else {}
+        return self._train_loader.state_dict() | {"source": self.origin()} if self._train_loader else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next training loader go on where ``state_dict`` was taken.
@@ -283,7 +283,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         if self.trainer is not None and self.trainer.state.fn != "fit":  # scoring a checkpoint resumes nothing
             return
-        before, now = state.get("source"), self.source()  # an old checkpoint does not say
+        before, now = state.get("source"), self.origin()  # an old checkpoint does not say
         # A folder may get more images, and the same images may be moved.
         if before and before["images"] != now["images"] and before | {"images": ""} != now | {"images": ""}:
             was, here = (f"{source['class']} in {source['data_dir']}" for source in (before, now))
@@ -297,7 +297,7 @@ class ImageDataModule(LightningDataModule, ABC):
         else:
             self._resume = state
 
-    def source(self) -> dict[str, str]:
+    def origin(self) -> dict[str, str]:
         """Where the training images come from, and a name for them that copies elsewhere share."""
         if self._source is None:
             splits = [self._split(split) for split in sorted(self.splits()) if split.startswith("train")]

@@ -169,8 +169,8 @@ def test_classes_that_were_chosen_are_a_part_of_what_was_trained_on(tmp_path):
         for name in ("a", "b"):
             pictures(tmp_path / folder / name)
     chosen = {name: of_folder(tmp_path / folder, classes=[name]) for folder, name in (("one", "a"), ("other", "b"))}
-    assert chosen["a"].source()["images"] != chosen["b"].source()["images"]
-    assert chosen["a"].source()["images"] == of_folder(tmp_path / "other", classes=["a"]).source()["images"]
+    assert chosen["a"].origin()["images"] != chosen["b"].origin()["images"]
+    assert chosen["a"].origin()["images"] == of_folder(tmp_path / "other", classes=["a"]).origin()["images"]
 
 
 def test_other_images_may_be_asked_for(resumable, tmp_path, caplog):
