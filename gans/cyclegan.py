@@ -135,10 +135,11 @@ class CycleGAN(CyclicTranslator):
         """See AdversarialModule; images of another size, with which these networks were trained before, are left."""
         for domain, pool in self.pools.items():
             pools = [memory[domain] for memory in memories if domain in memory]
-            # From every pool in turn, as many as fit.
-            dealt = [images[i] for i in range(max(map(len, pools), default=0)) for images in pools if i < len(images)]
-            dealt = [image for image in dealt if tuple(image.shape) == tuple(self.image_shape)][: pool.size]
-            pool.images = torch.stack(dealt).to(self.device) if dealt else None
+            pools = [images for images in pools if tuple(images.shape[1:]) == tuple(self.image_shape)]
+            if len(pools) > 1:  # from every pool in turn
+                turns = range(max(map(len, pools)))
+                pools = [torch.stack([images[i] for i in turns for images in pools if i < len(images)])]
+            pool.images = pools[0][: pool.size].to(self.device) if pools else None
 
 
 def _squared(scores: Tensor, target: float) -> Tensor:

@@ -262,7 +262,8 @@ class Resumable(LightningModule):
     def _restore_optimizers(self, saved: dict[str, Any]) -> None:
         """Give optimizers and schedules their state back, as far as it fits what they are now."""
         before, states, schedules = _records(saved), saved["optimizer_states"], iter(saved["lr_schedulers"])
-        if not before or not self._built:  # nothing is known of their settings: as Lightning does it
+        if not before or len(self._built) != len(self.trainer.optimizers):
+            # Nothing is known of their settings: as Lightning does it.
             self.trainer.strategy.load_optimizer_state_dict({"optimizer_states": states})
             for config, state in zip(self.trainer.lr_scheduler_configs, schedules, strict=False):
                 config.scheduler.load_state_dict(state)
@@ -271,7 +272,7 @@ class Resumable(LightningModule):
         of_schedule = {player: next(schedules, None) for player in before if before[player]["scheduler"] is not None}
         for player, optimizer in zip(self._built, self.trainer.optimizers, strict=True):
             schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-            scheduler = next((s for s in schedulers if s.optimizer is optimizer), None)
+            scheduler = next((s for s in schedulers if getattr(s, "optimizer", None) is optimizer), None)
             state = of_player.get(player)
             now, then = self._built[player], before.get(player, {"optimizer": None, "scheduler": None})
             changes = self._changes(player, optimizer, state, then["optimizer"])
@@ -312,8 +313,9 @@ class Resumable(LightningModule):
         changes = sorted({k for old, new in pairs for k in new if k not in old or old[k] != new[k]})
         if changes:
             # Some settings, such as momentum or amsgrad, need more state than there is: a step of another one tells.
-            weight = nn.Parameter(torch.zeros(1))
-            weight.grad = torch.zeros(1)
+            first = next(getattr(self, player).parameters())
+            weight = nn.Parameter(torch.zeros_like(first))
+            weight.grad = torch.zeros_like(first)
             probe = self.optimizer_factories[PLAYERS.index(player)]([weight])
             probe.step()
             if any(kept.keys() != probe.state[weight].keys() for kept in state["state"].values()):

@@ -122,7 +122,6 @@ def stopped(folder, hook, step, **kwargs):
 def assert_same(first, second):
     (a, first_trainer), (b, second_trainer) = first, second
     assert first_trainer.global_step == second_trainer.global_step
-    assert first_trainer.current_epoch == second_trainer.current_epoch
     for key, value in a.state_dict().items():
         assert torch.equal(value, b.state_dict()[key]), key
     assert a.generator.training
@@ -165,6 +164,8 @@ def test_an_interrupted_run_validates_and_ends_as_a_whole_one(hook, step, valida
     assert torch.equal(torch.get_rng_state(), rng)
     assert (score.starts, score.ends) == (1, 1)
     assert not resumed[0].validation_due
+    if step < STEPS:
+        assert resumed[1].current_epoch == whole[1].current_epoch
 
 
 def test_a_made_up_validation_that_is_interrupted_is_made_up_again(tmp_path):
@@ -239,6 +240,7 @@ def test_validation_by_epochs(hook, step, interval, tmp_path):
     resumed = run(tmp_path, [score], path, **epochs)
     assert before + score.steps == whole_score.steps
     assert_same(whole, resumed)
+    assert resumed[1].current_epoch == whole[1].current_epoch
 
 
 def test_a_loaded_model_knows_its_step(tmp_path):
