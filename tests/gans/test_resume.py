@@ -302,6 +302,18 @@ def test_a_pool_of_images_of_another_size_is_left(saved):
     assert second.memory()["a"].shape == (4, 1, 64, 64)
 
 
+def test_waiting_batches_of_another_size_are_left(saved):
+    first = small_translator(CycleGAN, accumulate_grad_batches=2)
+    data = torch.utils.data.TensorDataset(*translator_batch(first, 12))
+    path, _ = saved(first, -1, max_epochs=1, data=data)  # three batches
+    assert len(torch.load(path, weights_only=True)["gan"]["ranks"][0]["waiting"]) == 1
+    second, seen = small_translator(CycleGAN, image_shape=(1, 64, 64), accumulate_grad_batches=2), []
+    begin = second.begin_update
+    second.begin_update = lambda batches: seen.extend(batches) or begin(batches)
+    train(second, 2, path, data=torch.utils.data.TensorDataset(*translator_batch(second, 16)))
+    assert {tuple(a.shape) for a, _ in seen} == {(4, 1, 64, 64)}
+
+
 def test_growth_goes_by_the_images_seen_and_the_new_setting(saved):
     path, _ = saved(small(StyleGAN, grow_images=8))
     resumed = small(StyleGAN, grow_images=1000)
