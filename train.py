@@ -186,9 +186,9 @@ class CLI(LightningCLI):
             default=None,
             help="Name of this run; by default its configuration files and the settings typed beside them.",
         )
+        parser.add_lightning_class_args(EMA, "ema")  # before whatever looks at what it averages
         parser.add_lightning_class_args(Samples, "samples")
         parser.add_lightning_class_args(Views, "views")
-        parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Score, "score")
         parser.add_lightning_class_args(Quality, "quality")
         parser.add_lightning_class_args(Health, "health")

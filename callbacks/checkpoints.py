@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -150,7 +151,12 @@ class BestCheckpoint(ModelCheckpoint):
         self._remembered = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._found = trainer.state.fn == TrainerFn.FITTING and self.file_exists(self._best_path, trainer)
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        step = _step_in(Path(self._best_path))
+        self._found = step is not None and step <= checkpoint["global_step"]
+        # What a killed run found after the checkpoint is found again, or other settings lead elsewhere.
+        self._remembered = step is not None and not self._found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if not self._found:
@@ -183,6 +189,14 @@ class BestCheckpoint(ModelCheckpoint):
     @property
     def _best_path(self) -> str:
         return self.format_checkpoint_name({})
+
+
+def _step_in(path: Path) -> int | None:
+    """The step that a checkpoint was written at; None where there is none, or a damaged one."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    except Exception:  # whatever a file that is cut or holds something else leads to
+        return None
 
 
 def mode_of(name: str) -> Literal["min", "max"]:

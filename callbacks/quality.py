@@ -87,12 +87,15 @@ class Quality(Callback):
         """Load LPIPS before anything is trained, so that what is missing is missed at once."""
         if not self.monitor or stage == "predict":
             return
-        keep_best(trainer, self.monitor)
         if "lpips" in self.names and self._lpips is None:
             if trainer.local_rank == 0:
                 self._lpips = create_lpips(self.lpips_net, self.lpips_weights)
             trainer.strategy.barrier("quality weights")
             self._lpips = self._lpips or create_lpips(self.lpips_net, self.lpips_weights)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.monitor:
+            keep_best(trainer, self.monitor)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.names or trainer.sanity_checking:

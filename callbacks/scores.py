@@ -108,7 +108,10 @@ class Score(Callback):
         if self.real_statistics:
             mu, sigma = read_statistics(self.real_statistics)
             self._real["given"] = Reference(mu, sigma, None, 0)
-        keep_best(trainer, self.monitor)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.num_images:
+            keep_best(trainer, self.monitor)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == trainer.max_steps:
