@@ -56,6 +56,7 @@ from gans.translation import Translator
 
 SUBCOMMANDS = ("fit", *EVALUATIONS)
 SIGNALS = Signals()
+WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
 
 
@@ -163,7 +164,7 @@ class CLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={
-                "logger": {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}},
+                "logger": WANDB,
                 "min_epochs": 0,
                 "check_val_every_n_epoch": None,
                 "val_check_interval": 1000,
@@ -242,8 +243,9 @@ class CLI(LightningCLI):
         # Loggers other than the metrics file come to the trainer when training begins; of Weights & Biases only the
         # arguments are taken here, since it is told the run's folder.
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
-        self.wandb = [logger for logger in loggers if str(getattr(logger, "class_path", "")).endswith("WandbLogger")]
-        config.trainer.logger = [logger for logger in loggers if logger not in (*self.wandb, None, False)]
+        loggers = [WANDB if logger is True else logger for logger in loggers if logger]
+        self.wandb = [logger for logger in loggers if str(logger.get("class_path")).endswith("WandbLogger")]
+        config.trainer.logger = [logger for logger in loggers if logger not in self.wandb]
 
     def _choose_precision(self, config: Any) -> None:
         native = native_precision(config.trainer.accelerator)

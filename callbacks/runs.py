@@ -50,7 +50,8 @@ def find_checkpoint(wanted: str | None, run_dir: str | None, name: str = "*", an
         return None
     if wanted not in ("last", "best"):
         if not Path(wanted).is_file():
-            raise MisconfigurationException(f"--ckpt_path={wanted} does not exist; give a .ckpt file, last or best")
+            wrong = "is a folder" if Path(wanted).is_dir() else "does not exist"
+            raise MisconfigurationException(f"--ckpt_path={wanted} {wrong}; give a .ckpt file, last or best")
         return Path(wanted)
     run = Path(run_dir) if run_dir else newest_run(name)
     if run is None:
