@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import runpy
 import signal
 import subprocess
@@ -142,3 +143,47 @@ class TrustFiles(Callback):
         from torchvision.datasets import cifar
 
         cifar.check_integrity = lambda path, *_: Path(path).is_file()
+
+
+class Obstruct(Callback):
+    """Put something else in the place of files and folders of the run for some steps, so that they cannot be written.
+
+    Args:
+        names: Under out.
+        first: Step from which on.
+        last: Step at which all is as before.
+    """
+
+    def __init__(self, names: list[str], first: int, last: int) -> None:
+        self.names, self.first, self.last = names, first, last
+        self._done = 0
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        for moment in (self.first, self.last):
+            if self._done < moment == trainer.global_step:
+                self._done = moment
+                for name in self.names:
+                    path, away = Path("out", name), Path("out", f"{name}.away")
+                    if moment == self.last:
+                        path.rmdir() if path.is_dir() else path.unlink()
+                        away.rename(path)
+                    else:
+                        folder = path.is_dir()
+                        path.rename(away)
+                        path.touch() if folder else path.mkdir()
+
+
+class Full(Callback):
+    """From a step on, no file can be longer than some bytes.
+
+    Args:
+        step: The step.
+        size: The bytes.
+    """
+
+    def __init__(self, step: int, size: int) -> None:
+        self.step, self.size = step, size
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))

@@ -302,6 +302,49 @@ def test_damaged_scores_and_metrics_do_not_end_a_training(run, tmp_path):
     assert b"\0" not in (run / "metrics.csv").read_bytes()
 
 
+def test_a_training_goes_on_where_pictures_and_rows_cannot_be_written(tmp_path):
+    often = [*SHORT, "--samples.every_n_steps=5", "--trainer.val_check_interval=5"]
+    train(*often, "--run_dir=whole", folder=tmp_path)
+    block = [
+        "--trainer.callbacks+=command_line.Obstruct",
+        "--trainer.callbacks.names=[samples,metrics.csv,scores.json]",
+    ]
+    block += ["--trainer.callbacks.first=10", "--trainer.callbacks.last=19"]
+    done = train(*often, "--run_dir=out", *block, folder=tmp_path)
+    for name in ("samples/step_0000015.png", "metrics.csv", "scores.json"):
+        (line,) = [line for line in done.stderr.splitlines() if f"out/{name}" in line]
+        assert "training goes on" in line
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert (out / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()  # no row is lost
+    assert_same(load(out / "checkpoints/last.ckpt"), load(whole / "checkpoints/last.ckpt"))
+    steps = [entry["step"] for entry in json.loads((out / "scores.json").read_text())["history"]]
+    assert steps == [5, 10, 20]
+    pictures = {path.name for path in (out / "samples").iterdir()}
+    assert pictures == {path.name for path in (whole / "samples").iterdir()} - {"step_0000015.png"}
+
+
+def test_a_full_disk_ends_a_training_in_one_sentence_and_keeps_what_is_there(tmp_path):
+    full = ["--trainer.callbacks+=command_line.Full", "--trainer.callbacks.step=12", "--trainer.callbacks.size=50000"]
+    done = run_train([*SHORT, "--run_dir=out", *full], tmp_path)
+    assert_one_sentence(done, ["out/checkpoints/"])
+    kept = tmp_path / "out/checkpoints"
+    assert {path.name for path in kept.iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert [load(kept / f"{name}.ckpt")["global_step"] for name in ("last", "best")] == [10, 10]
+    train(*SHORT, "--run_dir=out", "--ckpt_path=last", folder=tmp_path)
+    assert load(kept / "last.ckpt")["global_step"] == 20
+
+
+def test_a_run_folder_that_is_deleted_while_training_comes_back(tmp_path):
+    wait = ["--trainer.callbacks+=command_line.Wait", "--trainer.callbacks.seconds=2", "--trainer.callbacks.step=13"]
+    running = start([*SHORT, "--trainer.max_steps=14", "--run_dir=out", *wait], tmp_path)
+    wait_for((tmp_path / "waiting-0").exists, running, tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    done = finish(running, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 14
+    assert "out" in done.stderr
+
+
 # Nothing that nobody asked for
 
 
