@@ -403,7 +403,7 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
                 f"--ckpt_path={checkpoint} lies apart from its run, whose config.yaml names the data: give --data, "
                 "such as --data=MNIST, or --config"
             )
-    return [f"--config={json.dumps(settings)}", *typed]
+    return [f"--config={json.dumps(settings)}", *typed, f"--ckpt_path={checkpoint}"]
 
 
 def main() -> None:

@@ -75,6 +75,7 @@ def _train(arguments, folder, name, variables):
     os.environ.clear()
     os.environ.update(variables)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server ignores
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup would ignore
     if "ignored" in variables:
         signal.signal(int(variables["ignored"]), signal.SIG_IGN)
     for number, stream in enumerate((os.devnull, f"{name}stdout", f"{name}stderr")):
