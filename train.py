@@ -381,14 +381,13 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
         key, equals, value = argument.partition("=")
         if key in options:
             options[key] = value if equals else "".join(typed[i + 1 : i + 2])
-    if options["--config"] or options["-c"] or not options["--ckpt_path"]:
+    named = options["--config"] or options["-c"] or (subcommand == "fit" and options["--model"] and options["--data"])
+    if named or not options["--ckpt_path"]:
         return typed
     checkpoint = find_checkpoint(options["--ckpt_path"], options["--run_dir"])
     assert checkpoint is not None
     path = config_of(checkpoint)
     if subcommand == "fit":
-        if options["--model"] and options["--data"]:
-            return typed
         given = f" (that of its run is {path})" if path else ""
         raise MisconfigurationException(f"training goes on with settings that you name: give --config=FILE{given}")
     settings = {} if path is None else allowed_settings(path, CLASSES, PARTS)

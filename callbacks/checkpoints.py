@@ -169,6 +169,7 @@ class BestCheckpoint(ModelCheckpoint):
         moved = {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
         models = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict(state_dict | moved | {"dirpath": self.dirpath, "best_k_models": models})
+        self.current_score = state_dict["current_score"]  # which Lightning saves and does not take up
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
