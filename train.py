@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
@@ -46,7 +46,7 @@ from callbacks import (
     Views,
 )
 from callbacks.runs import EVALUATIONS, Run, changes, config_of, find_checkpoint, place, read_config, record, title_of
-from callbacks.settings import allowed_settings, masked, refuse_functions
+from callbacks.settings import allowed_settings, masked, refuse_functions, without_typed_secrets
 from callbacks.wandb_account import sync_command, wandb_logger
 from datamodules.base import ImageDataModule
 from gans import checkpoints, losses, penalties
@@ -57,6 +57,10 @@ from gans.translation import Translator
 SUBCOMMANDS = ("fit", *EVALUATIONS)
 SIGNALS = Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
+HARMLESS = (  # warnings of Lightning's of which there is nothing to be done about
+    *("LeafSpec", "smaller than the logging interval", "skip_none", "exists and is not empty"),
+    "used to create the checkpoint",
+)
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
 
 
@@ -115,7 +119,7 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, formatter_class=HelpFormatter, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> None:
-        sys.exit(f"error: {one_sentence(message)}")
+        fail(one_sentence(message))
 
 
 def one_sentence(message: str) -> str:
@@ -149,7 +153,12 @@ class CLI(LightningCLI):
 
     Args:
         typed: The words after the subcommand, as the user typed them.
+
+    Attributes:
+        built: Whether everything is built, so that an error is no longer one in the settings.
     """
+
+    built = False
 
     def __init__(self, typed: list[str]) -> None:
         self.typed = typed
@@ -229,17 +238,18 @@ class CLI(LightningCLI):
         elif config.ckpt_path is not None and not Path(config.run_dir).exists():
             say(f"{config.run_dir} is not there to go on from: training begins anew")
         config.ckpt_path = self.checkpoint and str(self.checkpoint)
-        title = config.name or title_of(self.typed)
+        title = config.name or title_of(masked(self.typed))
         self.place = place(self.subcommand, self.checkpoint, config.run_dir, self.group, title)
         self._choose_precision(config)
         if self.subcommand != "fit":
             config.trainer.logger = False
-            warnings.filterwarnings(
-                "ignore", ".*callbacks used to create the checkpoint.*"
-            )  # training's are not needed
+        elif config.trainer.val_check_interval == 0:
+            raise MisconfigurationException(
+                "--trainer.val_check_interval=0 must be at least 1; --trainer.limit_val_batches=0 validates never"
+            )
         self.record = record(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
-        if self.place[2]:
-            self._compare(self.place[0])
+        if self.checkpoint is not None and self.subcommand == "fit":
+            self._compare(config_of(self.checkpoint))
         # Loggers other than the metrics file come to the trainer when training begins; of Weights & Biases only the
         # arguments are taken here, since it is told the run's folder.
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
@@ -257,10 +267,13 @@ class CLI(LightningCLI):
                 "no instructions for bfloat16 were found"
             )
 
-    def _compare(self, folder: Path) -> None:
+    def _compare(self, path: Path | None) -> None:
         """Refuse to go on with another model or data set in a run's folder; say what else is new."""
-        before = read_config(folder / "config.yaml")
-        for key in ("model", "data"):
+        folder, _, resumed = self.place
+        if path is None:
+            return
+        before = read_config(path)
+        for key in ("model", "data") if resumed else ():
             named = ((config.get(key) or {}).get("class_path") for config in (before, self.record))
             was, now = (
                 f"{cls.__module__}.{cls.__name__}" if (cls := CLASSES[key].get(name)) else name for name in named
@@ -286,10 +299,15 @@ class CLI(LightningCLI):
         loggers = functools.partial(make_loggers, settings=settings, others=trainer.logger, resumed=resumed)
         self.run = Run(folder, fresh, self.record, metrics, loggers, resumed)
         plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins] if trainer.plugins else []
-        trainer.callbacks = [Threads(), SIGNALS, self.run, *(trainer.callbacks or []), ImageWriter()]
+        given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
+        trainer.callbacks = [Threads(), SIGNALS, self.run, *(c for c in given if c), ImageWriter()]
         if trainer.enable_progress_bar is not False:
             trainer.callbacks.append(Progress())
         return super().instantiate_trainer(logger=[metrics], plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        CLI.built = True
+        super()._run_subcommand(subcommand)
 
     def fit(self, model: AdversarialModule, **kwargs: Any) -> None:
         """Train; say where everything is, also when stopped."""
@@ -316,6 +334,8 @@ class CLI(LightningCLI):
     @rank_zero_only
     def summarise(self) -> None:
         """Where the results are."""
+        if self.trainer.fast_dev_run:
+            return
         folder = self.run.folder
         say(f"run folder       {folder}")
         for name in ("best", "last"):
@@ -405,6 +425,11 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
     return [f"--config={json.dumps(settings)}", *typed, f"--ckpt_path={checkpoint}"]
 
 
+def fail(message: str) -> NoReturn:
+    """End with one line that says what is wrong, and no secret that was typed."""
+    sys.exit(f"error: {without_typed_secrets(' '.join(message.split()), sys.argv[1:])[:450]}")
+
+
 def main() -> None:
     """Run the command line; what the user got wrong ends in one sentence."""
     arguments = sys.argv[1:]
@@ -418,8 +443,15 @@ def main() -> None:
         if arguments[0] in SUBCOMMANDS:
             arguments = [arguments[0], *with_settings_of_run(*arguments[:1], typed)]
         sys.argv[1:] = arguments
-        for harmless in ("LeafSpec", "smaller than the logging interval", "skip_none", "exists and is not empty"):
+        for harmless in (
+            "LeafSpec",
+            "smaller than the logging interval",
+            "skip_none",
+            "exists and is not empty",
+            "used to create the checkpoint",
+        ):
             warnings.filterwarnings("ignore", f"(?s).*{harmless}")
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # not where in the code
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
             lambda record: "Tip: For seamless" not in str(record.msg)  # advertisements
         )
@@ -430,11 +462,11 @@ def main() -> None:
         print(f"stopped by {signal.Signals(stopped.number).name}", file=sys.stderr)
         sys.exit(128 + stopped.number)
     except (MisconfigurationException, TrainingDiverged) as error:
-        sys.exit(f"error: {error}")
-    except ValueError as error:  # jsonargparse's wrapping of what a constructor raised
-        if error.__cause__ is None or "Does not validate" not in str(error):
+        fail(str(error))
+    except (ValueError, TypeError, OSError) as error:  # of a constructor, such as Trainer's
+        if CLI.built:
             raise
-        sys.exit(f"error: {error.__cause__}")
+        fail(str(error.__cause__ or error))  # jsonargparse wraps what a constructor raised
 
 
 if __name__ == "__main__":

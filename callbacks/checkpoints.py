@@ -121,7 +121,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size == 1:
             return late
         # Seldom, because it lets all ranks wait for the first.
-        return trainer.global_step % trainer.log_every_n_steps == 0 and trainer.strategy.broadcast(late)
+        return trainer.global_step % (trainer.log_every_n_steps or 50) == 0 and trainer.strategy.broadcast(late)
 
     def _write(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:

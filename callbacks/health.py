@@ -85,7 +85,7 @@ class Health(Callback):
         if step == self._step:
             return
         self._step = step
-        if step % trainer.log_every_n_steps == 0:
+        if trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0:
             self._check_losses(trainer)
         if self.every_n_steps and step % self.every_n_steps == 0:
             self._check(trainer, pl_module)

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -26,7 +27,10 @@ except ImportError:  # Windows has no locks that end with their process and fit 
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
-WRITTEN = ("config.yaml", "metrics.csv", "scores.json", "quality.json", "samples", "views", "neighbors", "checkpoints")
+WRITTEN = (
+    *("config.yaml", "metrics.csv", "scores.json", "quality.json", "samples/real.png"),
+    *(f"{folder}/*step_[0-9]*.png" for folder in ("samples", "views", "neighbors")),
+)
 EVALUATIONS = ("validate", "test", "predict")
 STAMP = re.compile(r"\d{8}-\d{6}")
 
@@ -206,6 +210,7 @@ class Run(Callback):
         self.loggers = loggers
         self.resumed = resumed
         self.began = False
+        self.temporary = False
         self._rows: int | None = None  # of the metrics file, when the checkpoint was written
         self._made: list[Path] = []  # folders that were not there before
         self._lock: int | None = None
@@ -214,7 +219,10 @@ class Run(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         error = ""
-        if trainer.is_global_zero:
+        if trainer.fast_dev_run and trainer.is_global_zero:  # keeps nothing
+            self.folder, self.temporary = Path(tempfile.mkdtemp()), True
+            self._made = [self.folder]
+        elif trainer.is_global_zero:
             try:
                 self._open()
             except MisconfigurationException as exception:
@@ -227,14 +235,14 @@ class Run(Callback):
         trainer._default_root_dir = folder  # which Lightning only lets its constructor set
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.fast_dev_run:
+            return
+        loggers = self.loggers(self.folder)  # which may fail
+        if trainer.is_global_zero:
             if self.resumed:
                 self._as_it_was(trainer.global_step, pl_module.validation_due)
             self._keep_config(trainer.global_step)
         self.began = True
-        if trainer.fast_dev_run:
-            return
-        loggers = self.loggers(self.folder)
         trainer.loggers = [*trainer.loggers, *loggers]
         for logger in loggers:
             logger.log_hyperparams(self.config)  # type: ignore[arg-type]
@@ -275,11 +283,18 @@ class Run(Callback):
         self._made = missing
         self._take_lock()
         if not self.resumed and not self.fresh and (self.folder / "config.yaml").exists():
-            rank_zero_info(f"{self.folder} holds a run that left no checkpoint to go on from: it begins anew")
-            for name in WRITTEN:
-                path = self.folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            self._begin_anew()
         tidy(self.folder)
+
+    def _begin_anew(self) -> None:
+        """Remove what a run that left no checkpoint has written, and nothing else."""
+        rank_zero_info(f"{self.folder} holds a run that left no checkpoint to go on from: it begins anew")
+        for pattern in WRITTEN:
+            for path in self.folder.glob(pattern):
+                path.unlink()
+                with suppress(OSError):  # other files are in it
+                    if path.parent != self.folder:
+                        path.parent.rmdir()
 
     def _take_lock(self) -> None:
         if fcntl is None:
@@ -305,7 +320,8 @@ class Run(Callback):
             os.close(self._lock)
             self._lock = None
         made, self._made = self._made, []
-        if made and not self.began and not [p for p in self.folder.rglob("*") if p.is_file() and p.name != LOCK]:
+        written = [path for path in self.folder.rglob("*") if path.is_file() and path.name != LOCK]
+        if made and not self.began and (self.temporary or not written):
             shutil.rmtree(self.folder, ignore_errors=True)
             for folder in made[1:]:
                 with suppress(OSError):  # somebody else's run is in it
@@ -353,6 +369,8 @@ def place(
     Raises:
         MisconfigurationException: The folder asked for holds another run.
     """
+    if wanted == "":
+        raise MisconfigurationException("--run_dir is empty: name a folder, or leave it out for one under runs")
     began = run_of(checkpoint)
     own = began is not None and (wanted is None or Path(wanted).resolve() == began.resolve())
     now = f"{datetime.now():%Y%m%d-%H%M%S}"
@@ -372,8 +390,14 @@ def place(
         return began, False, True
     if wanted is None:
         return Path("runs") / group / (f"{now}-{title}" if title else now), True, False
-    if (Path(wanted) / "config.yaml").exists() and list((Path(wanted) / "checkpoints").glob("[!.]*.ckpt")):
-        raise MisconfigurationException(
-            f"--run_dir={wanted} already holds a run: add --ckpt_path=last to go on with it, or name another folder"
-        )
+    config = Path(wanted) / "config.yaml"
+    if config.exists():
+        if list((Path(wanted) / "checkpoints").glob("[!.]*")):
+            raise MisconfigurationException(
+                f"--run_dir={wanted} already holds a run: add --ckpt_path=last to go on with it, or name another folder"
+            )
+        if not {"model", "data", "trainer"} <= read_config(config).keys():
+            raise MisconfigurationException(
+                f"--run_dir={wanted} holds a config.yaml that is of no run: name another folder"
+            )
     return Path(wanted), False, False

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -276,7 +277,7 @@ def _first(batch: Any, n: int) -> Any:
 def keep_best(trainer: Trainer, name: str) -> None:
     """Let the loggers that summarise a run keep a score's best value."""
     for logger in trainer.loggers if trainer.is_global_zero else ():
-        if hasattr(logger.experiment, "define_metric"):  # Weights & Biases
+        if isinstance(logger, WandbLogger):
             logger.experiment.define_metric(name, step_metric="trainer/global_step", summary=mode_of(name))
 
 
@@ -302,7 +303,8 @@ def publish(
     module.log_dict(logged, logger=not fitting, sync_dist=trainer.world_size > 1)
     folder = Path(trainer.log_dir or trainer.default_root_dir)
     if trainer.is_global_zero:
-        record(folder / file, entry, monitor)
+        if not trainer.fast_dev_run:
+            record(folder / file, entry, monitor)
         line = "  ".join(f"{name} {value:.5g}" for name, value in scores.items())
         show = trainer.progress_bar_callback.print if trainer.progress_bar_callback else print
         show(f"step {step:,}  {line}")
@@ -312,7 +314,7 @@ def publish(
             logger.log_metrics(scores | counts, step=step)
         elif isinstance(logger, MetricsFile):
             logger.cut(logger.rows)  # nothing is written again
-        if trainer.is_global_zero and hasattr(logger.experiment, "config"):  # Weights & Biases
+        if trainer.is_global_zero and isinstance(logger, WandbLogger):
             logger.experiment.config.update(protocol, allow_val_change=True)
 
 

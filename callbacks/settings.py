@@ -282,7 +282,7 @@ def _settings_in(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 HIDDEN = "***"
 # Of the words in a key, such as x, api and key; two of them are joined.
 SECRET = re.compile(
-    r"(auth|authorization|credentials?|cookies?|bearer|jwt|oauth|token|pwd|\w*(passw(or)?d|passwords|passphrase|passcode|secrets?)"
+    r"(auth|authorization|credentials?|cookies?|bearer|jwt|oauth|token|pwd|pass|\w*(passw(or)?d|passwords|passphrase|passcode|secrets?)"
     r"|(api|access|auth|bearer|session|refresh|id|private|client|csrf|hf)(token|tokens|key|keys)"
     r"|(secret|signing|encryption|account|master|shared|ssh|deploy|license|service|subscription|storage)keys?"
     r"|sessionid|accesskeyid)"
@@ -292,6 +292,8 @@ GIVEN = re.compile(r"\A(\"[^\"]*\"|'[^']*'|[^\s&;#,'\"}\]]+)")
 IN_TEXT = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),
     (re.compile(r"\b([a-z][a-z0-9+.-]*://[^\s/?#@:]*:)[^\s/]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
+    (re.compile(r"(?<![\w/])([\w.+-]+:)[^\s:/@]+@(?=[\w.-]+[:/])"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(--?(?:password|passwd|passphrase|token|secret|api[_-]?key)\s+)\S+", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"((authorization|cookie)[\"']?\s*[:=]\s*).+", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"\b(Bearer\s+)[\w.~+/=-]+", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"\A(Basic\s+)\S+\Z", re.IGNORECASE), rf"\1{HIDDEN}"),
@@ -324,19 +326,29 @@ def without_secrets(config: Any) -> Any:
         }
     if isinstance(config, list | tuple):
         return [without_secrets(value) for value in config]
-    return _hidden_in(config) if isinstance(config, str) else config
+    return hidden_in(config) if isinstance(config, str) else config
 
 
 def masked(arguments: list[str]) -> list[str]:
     """Words of a command line, to be shown, without the secrets among them."""
-    shown, secret = [], False
+    shown: list[str] = []
+    secret = False
     for word in arguments:
         option = word.startswith("-")
         key, equals, value = word.partition("=") if option else ("", "", word)
         secret = _is_secret(key) if option else secret
-        shown.append(f"{key}{equals}{HIDDEN if secret and value else _hidden_in(value)}")
+        shown.append(f"{key}{equals}{HIDDEN if secret and value else hidden_in(value)}")
         secret = secret and option and not equals  # then the next word is the value
     return shown
+
+
+def without_typed_secrets(text: str, arguments: list[str]) -> str:
+    """A message without what ``masked`` hides of a command line, and without what looks like a secret itself."""
+    for word, shown in zip(arguments, masked(arguments), strict=True):
+        value = word.partition("=")[2] if word.startswith("-") else word
+        if shown != word and shown.endswith(HIDDEN) and len(value) > 3:
+            text = text.replace(value, HIDDEN)
+    return hidden_in(text)
 
 
 def _words(key: str) -> list[str]:
@@ -351,7 +363,7 @@ def _is_secret(key: str) -> bool:
     return any(map(SECRET.fullmatch, words + joined))
 
 
-def _hidden_in(text: str) -> str:
+def hidden_in(text: str) -> str:
     """A text without the secrets in it."""
     if re.fullmatch(r"[0-9a-f]{40}", text):  # a key of W&B
         return HIDDEN

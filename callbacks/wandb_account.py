@@ -1,5 +1,6 @@
 """Weights & Biases without questions: online with an account and a network, offline otherwise."""
 
+import inspect
 import netrc
 import os
 import re
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.settings import masked
 
@@ -51,6 +53,11 @@ def wandb_logger(settings: dict[str, Any], folder: Path, resumed: bool) -> Wandb
 
 
 def _created(settings: dict[str, Any]) -> WandbLogger:
+    import wandb
+
+    known = {*inspect.signature(WandbLogger.__init__).parameters, *inspect.signature(wandb.init).parameters}
+    if unknown := sorted(settings.keys() - known):
+        raise MisconfigurationException(f"--trainer.logger.{unknown[0]} is no setting of WandbLogger or wandb.init")
     logger = WandbLogger(**settings)
     logger._wandb_init.pop("anonymous", None)  # Lightning gives it always, and Weights & Biases warns of it
     return logger

@@ -208,7 +208,8 @@ class AdversarialModule(Resumable, ABC):
             generator_optimizer.step()
         for config in self.trainer.lr_scheduler_configs:
             config.scheduler.step()
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps
+        if every and self.global_step % every == 0:
             self._log(logs)
         self.validates_after(True)
 

@@ -4,6 +4,7 @@ A file may come from anywhere, so nothing that it names is imported or called: c
 """
 
 import inspect
+import re
 import types
 import zipfile
 from collections.abc import Sequence
@@ -41,13 +42,17 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise MisconfigurationException(
             f"{path} is no checkpoint, or only a part of one: give a checkpoint that training has written"
         ) from error
-    kinds = {"gan": dict, "state_dict": dict, "hyper_parameters": dict, "global_step": int}
+    kinds = {"gan": dict, "state_dict": dict, "hyper_parameters": dict, "global_step": int, "callbacks": dict}
     if isinstance(checkpoint, dict):
-        checkpoint.setdefault("hyper_parameters", {})
+        for key in ("hyper_parameters", "callbacks"):
+            checkpoint.setdefault(key, {})
     if (
         not isinstance(checkpoint, dict)
         or not all(isinstance(checkpoint.get(key), kind) for key, kind in kinds.items())
-        or not isinstance(checkpoint["gan"].get("class"), str)
+        or not re.fullmatch(r"[\w.<>]*", str(checkpoint["gan"].get("class")))
+        or not re.match(r"([2-9]|\d\d+)\.\d+", str(checkpoint.get("pytorch-lightning_version")))
+        or not all(isinstance(key, str) and isinstance(w, torch.Tensor) for key, w in checkpoint["state_dict"].items())
+        or not all(isinstance(state, dict) for state in checkpoint["callbacks"].values())
     ):
         raise MisconfigurationException(
             f"{path} holds something else than a model of this lab: give a checkpoint that training has written"

@@ -105,6 +105,53 @@ def test_a_folder_that_was_there_stays(tmp_path):
     assert not list((tmp_path / "out").rglob("*.yaml"))
 
 
+def test_files_that_are_no_runs_stay(whole, tmp_path):
+    """Where a run could begin anew: a folder with a configuration of something else, or with checkpoints put aside."""
+    for name in ("samples", "checkpoints"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        (tmp_path / "mine" / name / "precious").write_text("mine")
+    (tmp_path / "mine/config.yaml").write_text("model: {}")
+    aside = shutil.copytree(whole, tmp_path / "aside")
+    (aside / "checkpoints/last.ckpt").unlink()
+    (aside / "checkpoints/best.ckpt").rename(aside / "checkpoints/best.ckpt.keep")
+    for folder in ("mine", "aside"):
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / folder).rglob("*") if path.is_file()}
+        assert_one_sentence(run_train([*SHORT, f"--run_dir={folder}"], tmp_path), [folder])
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+    (tmp_path / "mine/checkpoints/precious").unlink()
+    assert_one_sentence(run_train([*SHORT, "--run_dir=mine"], tmp_path), ["mine", "config.yaml"])
+    shutil.rmtree(aside / "checkpoints")
+    (aside / "samples/notes.txt").write_text("mine")
+    train(*SHORT, "--run_dir=aside", folder=tmp_path)
+    assert (aside / "samples/notes.txt").read_text() == "mine"
+    assert_one_sentence(run_train([*SHORT, "--run_dir="], tmp_path), ["--run_dir"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.val_check_interval=0"],
+        ["--trainer.strategy=nothing"],
+        ["--seed_everything=-1"],
+        ["--trainer.callbacks=lightning.pytorch.callbacks.LearningRateMonitor", "--data.batch_size=0"],
+        ["--trainer.logger", json.dumps({"class_path": "WandbLogger", "dict_kwargs": {"foo": 1}})],
+        ["--trainer.logger=lightning.pytorch.loggers.CometLogger", "--trainer.logger.api_key=S3CRET"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_settings_that_only_lightning_knows_end_in_a_sentence_too(options, tmp_path):
+    done = run_train([*QUICK, *options], tmp_path)
+    assert_one_sentence(done, [])
+    assert "S3CRET" not in done.stdout + done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_trial_run_leaves_nothing_behind(tmp_path):
+    callback = "--trainer.callbacks=lightning.pytorch.callbacks.ModelSummary"  # one alone is no list
+    train(*QUICK, "--trainer.fast_dev_run=true", callback, "--trainer.log_every_n_steps=0", folder=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"stdout", "stderr", "data"}
+
+
 def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for place in ("file", "file/out"):
@@ -146,12 +193,15 @@ def test_runs_can_be_told_apart_by_name(tmp_path):
     few = ["--trainer.max_steps=1", "--score.num_images=0"]
     train(*SHORT, *few, "--model.loss=gans.losses.Hinge", "--data.horizontal_flip", "true", folder=tmp_path)
     train(*SHORT, *few, "--name=my first/try", folder=tmp_path)
+    train(*SHORT, *few, "--data.cache_dir=hf_abcdefghijklmnopqrstuvwx", "--seed_everything=3", folder=tmp_path)
     names = [path.name for path in runs(tmp_path)]
-    assert [bool(re.match(r"\d{8}-\d{6}-", name)) for name in names] == [True] * 2
+    assert [bool(re.match(r"\d{8}-\d{6}-", name)) for name in names] == [True] * 3
     assert "quickstart" in names[0]
     assert "loss=Hinge" in names[0]
     assert "horizontal_flip=true" in names[0]
     assert names[1].endswith("-my_first_try")
+    assert "seed_everything=3" in names[2]
+    assert "hf_abc" not in names[2]  # which looks like somebody's key
 
 
 def test_last_is_the_newest_run_and_not_the_newest_checkpoint(tmp_path):
@@ -186,7 +236,8 @@ def test_cats_are_not_continued_on_dogs(tmp_path):
         assert_one_sentence(done, ["cats", "dogs", "--run_dir"])
     assert load(cats / "checkpoints/last.ckpt")["global_step"] == 4
     asked = ["--run_dir=new", f"--ckpt_path={cats}/checkpoints/last.ckpt"]
-    train(*PICTURES, "--data.data_dir=dogs", "--trainer.max_steps=8", *asked, folder=tmp_path)
+    done = train(*PICTURES, "--data.data_dir=dogs", "--trainer.max_steps=8", *asked, folder=tmp_path)
+    assert "data.data_dir cats -> dogs" in done.stdout
     assert load(tmp_path / "new/checkpoints/last.ckpt")["global_step"] == 8
     assert load(cats / "checkpoints/last.ckpt")["global_step"] == 4
     train(*PICTURES, "--data.data_dir=moved", "--trainer.max_steps=8", "--ckpt_path=last", folder=tmp_path)
