@@ -65,7 +65,7 @@ def test_the_second_signal_stops_at_once(number, tmp_path):
     time.sleep(0.5)
     assert running.is_alive()
     os.kill(running.pid, number)
-    done = finish(running, tmp_path, timeout=5)
+    done = finish(running, tmp_path, timeout=40)
     assert done.returncode == 128 + number
     assert not (tmp_path / "out/checkpoints/last.ckpt").exists()
     assert load(tmp_path / "out/checkpoints/best.ckpt")["global_step"] == 10
@@ -75,7 +75,7 @@ def test_a_validation_that_is_stopped_is_made_up(tmp_path):
     """Its scores, and the best checkpoint, are those of a run that was not stopped."""
     running = begin([*LONG, *waiting("validation", 2, 30)], tmp_path)
     os.kill(running.pid, signal.SIGINT)
-    done = finish(running, tmp_path, timeout=20)  # of 57 batches
+    done = finish(running, tmp_path, timeout=60)  # where 57 batches take two minutes
     assert done.returncode == 130, done.stderr
     assert [e["step"] for e in json.loads((tmp_path / "out/scores.json").read_text())["history"]] == [10, 20]
     train(*LONG, "--trainer.max_steps=40", "--ckpt_path=last", folder=tmp_path)
@@ -92,7 +92,7 @@ def test_scoring_and_drawing_stop_at_once(subcommand, where, number, trained, tm
     options = ["--ckpt_path=last", f"--run_dir={trained}", *waiting(where, 100)]
     running = begin([subcommand, *options], tmp_path)
     os.kill(running.pid, number)
-    done = finish(running, tmp_path, timeout=10)
+    done = finish(running, tmp_path, timeout=40)
     assert done.returncode == 128 + number, done.stderr
     assert f"stopped by {number.name}" in done.stderr
     assert "Traceback" not in done.stderr
@@ -103,7 +103,7 @@ def test_a_signal_before_training_leaves_nothing(tmp_path):
     arguments = [*LONG, "--data=command_line.SlowDigits"]
     running = begin(arguments, tmp_path, "looking")
     os.kill(running.pid, signal.SIGTERM)
-    done = finish(running, tmp_path, timeout=10)
+    done = finish(running, tmp_path, timeout=40)
     assert done.returncode == 143, done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
