@@ -180,7 +180,8 @@ class Run(Callback):
 
     One process makes it, under a name that no other process has, and holds a lock on it that ends with the process. The
     configuration, and what other programs are told of the run, follow when training begins, so that a start that fails
-    leaves nothing behind. A run that goes on finds its files as they were when the checkpoint was written.
+    leaves nothing behind. A run that goes on finds its files as they were when the checkpoint was written. A trial run
+    (``fast_dev_run``) has a temporary folder.
 
     Args:
         folder: The folder.
@@ -320,8 +321,10 @@ class Run(Callback):
             os.close(self._lock)
             self._lock = None
         made, self._made = self._made, []
+        if not made or self.began:
+            return
         written = [path for path in self.folder.rglob("*") if path.is_file() and path.name != LOCK]
-        if made and not self.began and (self.temporary or not written):
+        if self.temporary or not written:
             shutil.rmtree(self.folder, ignore_errors=True)
             for folder in made[1:]:
                 with suppress(OSError):  # somebody else's run is in it
