@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning
@@ -114,6 +114,15 @@ def changed(before: dict[str, torch.Tensor], network: torch.nn.Module) -> set[st
 def seeded() -> None:
     """Every test starts from the same random state."""
     lightning.seed_everything(0, verbose=False)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tests that fork: OpenMP's other threads do not come along, and the child would wait for them for ever."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=ALL_GANS, ids=lambda cls: cls.__name__)
