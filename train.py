@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import warnings
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,12 +46,25 @@ from callbacks import (
     TrainingDiverged,
     Views,
 )
-from callbacks.runs import EVALUATIONS, Run, changes, config_of, find_checkpoint, place, read_config, record, title_of
+from callbacks.runs import (
+    EVALUATIONS,
+    Run,
+    changes,
+    config_of,
+    find_checkpoint,
+    options_in,
+    place,
+    read_config,
+    record,
+    title_of,
+)
 from callbacks.settings import allowed_settings, masked, refuse_functions, without_typed_secrets
 from callbacks.wandb_account import sync_command, wandb_logger
 from datamodules.base import ImageDataModule
-from gans import checkpoints, losses, penalties
+from gans import checkpoints
 from gans.base import AdversarialModule
+from gans.losses import AdversarialLoss
+from gans.penalties import Penalty
 from gans.precision import native_precision
 from gans.translation import Translator
 
@@ -79,8 +93,8 @@ CLASSES = {
     for key, package in {"model": gans, "data": datamodules}.items()
 }
 PARTS: dict[type, dict[str, type]] = {
-    base: named(cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, base))
-    for base, module in {losses.AdversarialLoss: losses, penalties.Penalty: penalties}.items()
+    base: named(cls for cls in checkpoints.lab_parts().values() if issubclass(cls, base))
+    for base in (AdversarialLoss, Penalty)
 }
 DESCRIPTION = """
 Train, score and sample GANs. Without a subcommand it trains:
@@ -275,9 +289,7 @@ class CLI(LightningCLI):
         before = read_config(path)
         for key in ("model", "data") if resumed else ():
             named = ((config.get(key) or {}).get("class_path") for config in (before, self.record))
-            was, now = (
-                f"{cls.__module__}.{cls.__name__}" if (cls := CLASSES[key].get(name)) else name for name in named
-            )
+            was, now = (checkpoints.name_of(CLASSES[key][name]) if name in CLASSES[key] else name for name in named)
             if was and was != now:
                 raise MisconfigurationException(
                     f"{folder} is a run of --{key}={was}, and not of {now}: give the settings of the run, or name a "
@@ -396,11 +408,7 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
 
     They are read as data: see ``allowed_settings``. Images can be drawn, and with --data scored, from the file alone.
     """
-    options = dict.fromkeys(("--config", "-c", "--ckpt_path", "--run_dir", "--data", "--model"))
-    for i, argument in enumerate(typed):
-        key, equals, value = argument.partition("=")
-        if key in options:
-            options[key] = value if equals else "".join(typed[i + 1 : i + 2])
+    options = defaultdict(str, options_in(typed))
     named = options["--config"] or options["-c"] or (subcommand == "fit" and options["--model"] and options["--data"])
     if named or not options["--ckpt_path"]:
         return typed

@@ -122,6 +122,14 @@ def read_config(path: Path) -> dict[str, Any]:
 # What to call a run
 
 
+def options_in(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    """The options among the words of a command line, as --key=value or --key value, with their values."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("-"):
+            key, equals, value = argument.partition("=")
+            yield key, value if equals else "".join(arguments[i + 1 : i + 2])
+
+
 def title_of(arguments: list[str]) -> str:
     """What sets a run apart: its configuration files and the settings typed beside them, such as mnist,loss=Hinge.
 
@@ -129,12 +137,7 @@ def title_of(arguments: list[str]) -> str:
         arguments: The words of the command line, without the subcommand.
     """
     words: list[str] = []
-    pairs = [
-        (*argument.split("=", 1),) if "=" in argument else (argument, "".join(arguments[i + 1 : i + 2]))
-        for i, argument in enumerate(arguments)
-        if argument.startswith("-")
-    ]
-    for key, value in pairs:
+    for key, value in options_in(arguments):
         key = key.lstrip("-").rstrip("+")
         if key in ("config", "c"):
             words += [Path(value).stem] if value.endswith((".yaml", ".yml", ".json")) else []

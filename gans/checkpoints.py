@@ -196,7 +196,7 @@ def described(part: Any) -> dict[str, Any]:
     """
     cls = type(part)
     description: dict[str, Any] = {"class_path": name_of(part if hasattr(part, "__qualname__") else cls)}
-    if _lab_parts().get(name_of(cls)) is cls:
+    if lab_parts().get(name_of(cls)) is cls:
         given = {name: getattr(part, name) for name in inspect.signature(cls).parameters}
         description |= {"init_args": given} if is_plain(given) else {}
     return description
@@ -214,9 +214,9 @@ def rebuilt(name: str, part: Any) -> Any:
     """
     if not isinstance(part, dict) or not isinstance(part.get("class_path"), str):
         raise MisconfigurationException(f"The checkpoint's {name} is damaged: give {name} yourself.")
-    if "init_args" not in part or part["class_path"] not in _lab_parts():
+    if "init_args" not in part or part["class_path"] not in lab_parts():
         return None
-    cls, given = _lab_parts()[part["class_path"]], part["init_args"]
+    cls, given = lab_parts()[part["class_path"]], part["init_args"]
     base = {"loss": gans.losses.AdversarialLoss, "penalty": gans.penalties.Penalty}.get(name, object)
     hints = _arguments(cls)
     fits = isinstance(given, dict) and all(key in hints and _fits(value, hints[key]) for key, value in given.items())
@@ -240,7 +240,7 @@ def parts_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _lab_parts() -> dict[str, type]:
+def lab_parts() -> dict[str, type]:
     """The losses and penalties of the lab by their full names."""
     bases = gans.losses.AdversarialLoss, gans.penalties.Penalty
     classes = [cls for module in (gans.losses, gans.penalties) for cls in vars(module).values()]
