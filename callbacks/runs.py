@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.config_files import settings_in, text_of
 from callbacks.files import tidy, whole
 from callbacks.metrics_file import MetricsFile
 from callbacks.scores import keep_until
@@ -107,16 +108,11 @@ def read_config(path: Path) -> dict[str, Any]:
         MisconfigurationException: The file is damaged.
     """
     try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        config, reason = None, (str(error).splitlines() or [type(error).__name__])[0]
-    else:
-        reason = "it holds no settings"
-    if not isinstance(config, dict):
+        return settings_in(text_of(path))
+    except ValueError as error:
         raise MisconfigurationException(
-            f"{path} is damaged ({reason}): give the settings with --config, and another --run_dir to write to"
-        )
-    return config
+            f"{path} is damaged ({error}): give the settings with --config, and another --run_dir to write to"
+        ) from error
 
 
 # What to call a run

@@ -12,19 +12,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from callbacks.config_files import settings_in, text_of
 from callbacks.neighbors import Neighbors
 from callbacks.quality import Quality
 from callbacks.scores import Score
 from callbacks.views import Views
 
-LARGEST = 100_000  # bytes; the configuration of a run has three thousand, and a million take YAML a minute
 SECTIONS = {"trainer": Trainer, "score": Score, "quality": Quality, "neighbors": Neighbors, "views": Views}
 OF_TRAINER = ("precision", "limit_val_batches", "limit_test_batches", "limit_predict_batches")
 ONLY_OF_TRAINING = (
@@ -88,18 +87,6 @@ class _Refused(Exception):
         super().__init__(f"{_short(key, 45)}={_short(value, 50)} must be {_short(right, 70)}")
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values only: aliases could unfold to any size, and tags make other things of values."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
-        if getattr(event, "anchor", None) is not None:
-            raise yaml.YAMLError("it has an anchor or alias")
-        if getattr(event, "tag", None) is not None:
-            raise yaml.YAMLError("it has a tag")
-        return super().compose_node(parent, index)
-
-
 def _read(path: Path) -> dict[str, Any]:
     """The settings in a file.
 
@@ -109,15 +96,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():  # a pipe or a device might never end
             raise ValueError("it is no file")
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise ValueError(f"it has more than {LARGEST // 1000} kB")
-        config = yaml.load(content.decode(), _Loader)
-        if not isinstance(config, dict):
-            raise ValueError("it is no mapping of keys to values")
-        str(config)  # fails on numbers that are too long to be written
-    except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        config = settings_in(text_of(path))
+    except (OSError, ValueError) as error:
         raise MisconfigurationException(
             f"{_short(path, 100, tail=True)} is not the configuration of a run ({_short(error, 150)}): give the "
             "configuration with --config=PATH"

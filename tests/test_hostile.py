@@ -316,7 +316,7 @@ MORE = {
     "another configuration": (lambda f: poison(f, config="evil.yaml"), "config=evil.yaml"),
     "YAML that imports": (config("model: !!python/name:evil.Net\n"), "tag"),
     "YAML that makes objects": (config("!!python/object/new:subprocess.Popen ['{command}']\n"), "tag"),
-    "YAML of aliases": (config("a: &a [1, 1]\nb: &b [*a, *a]\nmodel: *b\n"), "anchor"),
+    "YAML of aliases": (config("a: &a [1, 1]\nb: &b [*a, *a]\nmodel: *b\n"), "a=[1, 1]"),
 }
 
 

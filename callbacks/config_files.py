@@ -1,0 +1,144 @@
+"""Configuration files as data of one meaning and of a bounded size, and what is wrong with those that are none."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LARGEST = 100_000  # bytes; the configuration of a run has three thousand, and a million take YAML a minute
+UNFOLDED = 1_000_000  # characters, with everything that aliases repeat
+DEEPEST = 50
+
+
+def with_home(text: str) -> str:
+    """A path that begins with ``~/`` or ``~name/`` as the shell would have given it; any other text as it is."""
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - a text, often no path
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as the command line reads values: 1e-3 is a number, 010 is ten, and neither times nor dates are numbers.
+
+    Aliases are taken up to a size, a key can be there once, keys are words, and there are no tags, which would make
+    other things of values.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.MarkedYAMLError(None, None, f"the tag {event.tag} is not read", event.start_mark)
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.MarkedYAMLError(None, None, f"more than {DEEPEST} levels are not read", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(event, yaml.AliasEvent):
+            if not hasattr(node, "size"):
+                raise yaml.MarkedYAMLError(None, None, f"*{event.anchor} stands inside of itself", event.start_mark)
+            return node
+        if isinstance(node, yaml.ScalarNode):
+            parts, node.size = [], 1 + len(node.value)
+        else:
+            parts = [n for part in node.value for n in (part if isinstance(part, tuple) else (part,))]
+            node.size = 1 + sum(part.size for part in parts)
+        if node.size > UNFOLDED:
+            raise yaml.MarkedYAMLError(None, None, "its aliases unfold to more than is read", event.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys([key for key, _ in node.value])
+        return node
+
+    def _check_keys(self, keys: list[Any]) -> None:
+        lines: dict[str, int] = {}
+        for key in keys:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(None, None, "a key must be a word", key.start_mark)
+            if key.value in lines:
+                where = f"lines {lines[key.value]} and {line}" if lines[key.value] != line else f"line {line}"
+                raise yaml.YAMLError(f"the key {key.value} is there twice, in {where}: the first would be lost")
+            lines[key.value] = line
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+
+    def construct_number(self, node: Any) -> int | str:
+        digits = node.value.replace("_", "").lower()
+        return int(digits, 16 if "x" in digits else 10)
+
+    def construct_text(self, node: Any) -> str:
+        return with_home(self.construct_scalar(node))
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if not re.search("(timestamp|value|float|int)$", tag)]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for kind, pattern in {
+    "int": r"[-+]?([0-9][0-9_]*|0x[0-9a-fA-F_]+)$",
+    "float": r"[-+]?(([0-9][0-9_]*)?\.[0-9][0-9_]*|[0-9][0-9_]*\.?)([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$",
+}.items():
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(pattern, re.IGNORECASE), list("-+.0123456789"))
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_number)
+Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_text)
+
+
+def text_of(path: Path) -> str:
+    """The text of a configuration file.
+
+    Raises:
+        ValueError: There is no such file, or it holds something else; the message says what.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise ValueError("it is a folder" if path.is_dir() else error.strerror or str(error)) from error
+    if len(content) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST // 1000} kB")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("it is UTF-16: save it as UTF-8")
+    if b"\0" in content:
+        raise ValueError("it is no text")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line} is not UTF-8 (byte 0x{content[error.start]:02x}, as Latin-1 has it): save it as UTF-8"
+        ) from error
+
+
+def settings_in(text: str) -> dict[str, Any]:
+    """The settings in the text of a configuration file, which is YAML or JSON.
+
+    Raises:
+        ValueError: It holds something else; the message says what.
+    """
+    try:
+        settings = yaml.load(text, Loader)
+        str(settings)  # fails on numbers that are too long to be written
+    except yaml.YAMLError as error:
+        raise ValueError(wrong_in(error)) from error
+    if settings is None:
+        raise ValueError("it holds no settings")
+    if not isinstance(settings, dict):
+        kind = "a list" if isinstance(settings, list) else f"only {str(settings)[:40]!r}"
+        raise ValueError(f"it holds {kind} and no keys with values, such as max_steps: 100")
+    return settings
+
+
+def wrong_in(error: Any) -> str:
+    """What is wrong in a YAML text, and where."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(getattr(error, "reason", error))
+    problem = error.problem.replace(r"found character '\t' that cannot start any token", "a tab where spaces should be")
+    begun = getattr(error, "context_mark", None)
+    where = f", {error.context} from line {begun.line + 1} on" if begun and begun.line != mark.line else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{where}"
