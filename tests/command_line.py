@@ -16,7 +16,7 @@ from datamodules import Digits
 
 ROOT = Path(__file__).parents[1]
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["train"])
+SERVER.set_forkserver_preload(["train", "wandb", "sklearn.datasets"])  # what most runs import later, too
 
 
 def environment(folder):
