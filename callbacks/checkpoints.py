@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -74,7 +74,9 @@ class LastCheckpoint(Checkpoint):
         MisconfigurationException: every_n_steps is not positive, or every_n_minutes negative.
     """
 
-    def __init__(self, every_n_steps: int = 1000, every_n_minutes: float = 10) -> None:
+    def __init__(
+        self, every_n_steps: Annotated[int, "[1, inf)"] = 1000, every_n_minutes: Annotated[float, "[0, inf)"] = 10
+    ) -> None:
         if every_n_steps < 1:
             raise MisconfigurationException(f"--last.every_n_steps must be at least 1; got {every_n_steps}")
         if not every_n_minutes >= 0:

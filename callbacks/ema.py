@@ -1,6 +1,6 @@
 """A moving average of the generator's weights, from which better pictures come than from the last ones."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,7 +21,9 @@ class EMA(Callback):
         ramp_up: The half-life is at most this share of the images seen so far.
     """
 
-    def __init__(self, half_life: int = 10_000, ramp_up: float = 0.05) -> None:
+    def __init__(
+        self, half_life: Annotated[int, "[0, inf)"] = 10_000, ramp_up: Annotated[float, "(0, inf)"] = 0.05
+    ) -> None:
         if half_life < 0 or ramp_up <= 0:
             raise MisconfigurationException(
                 f"--ema.half_life must be 0 or more and --ema.ramp_up positive; got {half_life} and {ramp_up}"

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -50,7 +50,12 @@ class Health(Callback):
         TrainingDiverged: Training has diverged.
     """
 
-    def __init__(self, every_n_steps: int = 500, count: int = 256, min_diversity: float = 0.5) -> None:
+    def __init__(
+        self,
+        every_n_steps: Annotated[int, "[0, inf)"] = 500,
+        count: Annotated[int, "[2, 10000]"] = 256,
+        min_diversity: Annotated[float, "[0, inf)"] = 0.5,
+    ) -> None:
         if every_n_steps < 0 or count < 2 or min_diversity < 0:
             raise MisconfigurationException(
                 "--health.every_n_steps and --health.min_diversity must be 0 or more and --health.count at least 2; "

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -45,12 +45,12 @@ class Neighbors(Callback):
 
     def __init__(
         self,
-        count: int = 0,
+        count: Annotated[int, "[0, 1000]"] = 0,
         features: str = "pixels",
         weights: str | None = None,
-        num_real: int | None = None,
+        num_real: Annotated[int, "[1, inf)"] | None = None,
         cache_dir: str = "~/.cache/gan-lab",
-        seed: int = 0,
+        seed: Annotated[int, "[0, 4294967295]"] = 0,
     ) -> None:
         if count < 0:
             raise MisconfigurationException(f"--neighbors.count must be 0 or more; got {count}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -31,7 +31,12 @@ class Samples(Callback):
         seed: Seed of the fixed noise.
     """
 
-    def __init__(self, every_n_steps: int = 500, count: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self,
+        every_n_steps: Annotated[int, "[0, inf)"] = 500,
+        count: Annotated[int, "[1, 10000]"] = 64,
+        seed: Annotated[int, "[0, 4294967295]"] = 0,
+    ) -> None:
         if every_n_steps < 0 or count < 1:
             raise MisconfigurationException(
                 f"--samples.every_n_steps must be 0 or more and --samples.count at least 1; "

@@ -1,6 +1,6 @@
 """Pictures that look into a model: walks through its latent space, a row per class or code, and what else it has."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -25,7 +25,12 @@ class Views(Callback):
         MisconfigurationException: An argument is out of range.
     """
 
-    def __init__(self, every_n_steps: int = 5000, columns: int = 10, seed: int = 0) -> None:
+    def __init__(
+        self,
+        every_n_steps: Annotated[int, "[0, inf)"] = 5000,
+        columns: Annotated[int, "[2, 1000]"] = 10,
+        seed: Annotated[int, "[0, 4294967295]"] = 0,
+    ) -> None:
         if every_n_steps < 0 or columns < 2:
             raise MisconfigurationException(
                 f"--views.every_n_steps must be 0 or more and --views.columns at least 2; "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -64,7 +64,11 @@ class LSUN(ImageDataModule):
     channels = 3
 
     def __init__(
-        self, data_dir: str = "data", category: str = "bedroom", test_share: float = 0.0, **kwargs: Any
+        self,
+        data_dir: str = "data",
+        category: str = "bedroom",
+        test_share: Annotated[float, "[0, 1)"] = 0.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(data_dir=data_dir, **kwargs)
         if not 0 <= test_share < 1:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class SuperResolution(ImageDataModule):
         self,
         data_dir: str = "data",
         test_dir: str | None = None,
-        scale: int = 4,
+        scale: Annotated[int, "[2, 8]"] = 4,
         image_size: int = 96,
         load_size: int | None = None,
         horizontal_flip: bool = True,

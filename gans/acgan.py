@@ -1,7 +1,7 @@
 """ACGAN: Conditional Image Synthesis with Auxiliary Classifier GANs (Odena et al., 2016, arXiv 1610.09585)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,9 @@ class ACGAN(DCGAN):
 
     conditional = True
 
-    def __init__(self, class_weight: float = 1.0, dropout: float = 0.5, **kwargs: Any) -> None:
+    def __init__(
+        self, class_weight: Annotated[float, "[0, inf)"] = 1.0, dropout: Annotated[float, "[0, 1)"] = 0.5, **kwargs: Any
+    ) -> None:
         self.dropout = dropout
         super().__init__(**kwargs)
         self.class_weight = class_weight

@@ -10,7 +10,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -100,9 +100,9 @@ class AdversarialModule(Resumable, ABC):
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p),
         generator_scheduler: LRSchedulerCallable | None = None,
         discriminator_scheduler: LRSchedulerCallable | None = None,
-        n_critic: int = 1,
-        accumulate_grad_batches: int = 1,
-        gradient_clip_val: float | None = None,
+        n_critic: Annotated[int, "[1, inf)"] = 1,
+        accumulate_grad_batches: Annotated[int, "[1, inf)"] = 1,
+        gradient_clip_val: Annotated[float, "(0, inf)"] | None = None,
         channels_last: bool = True,
         diff_augment: str | None = None,
         compile: bool = False,

@@ -1,6 +1,6 @@
 """CycleGAN: Unpaired Image-to-Image Translation using Cycle-Consistent GANs (Zhu et al., 2017, arXiv 1703.10593)."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -70,11 +70,11 @@ class CycleGAN(CyclicTranslator):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        width: int = 64,
-        blocks: int | None = None,
-        cycle_weight: float = 10.0,
-        identity_weight: float = 0.5,
-        pool_size: int = 50,
+        width: Annotated[int, "[1, inf)"] = 64,
+        blocks: Annotated[int, "[1, 1000]"] | None = None,
+        cycle_weight: Annotated[float, "[0, inf)"] = 10.0,
+        identity_weight: Annotated[float, "[0, inf)"] = 0.5,
+        pool_size: Annotated[int, "[0, inf)"] = 50,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_shape=image_shape, **kwargs)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
@@ -95,7 +95,9 @@ class DCGAN(NoiseGAN):
         MisconfigurationException: The images are not square or their size is not such a power of two.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], width: int = 128, **kwargs: Any) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], width: Annotated[int, "[1, inf)"] = 128, **kwargs: Any
+    ) -> None:
         super().__init__(image_shape=image_shape, **kwargs)
         channels, size = channels_and_size(self)
         self.build(*(network.apply(initialise) for network in self.networks(channels, size, width)))

@@ -1,7 +1,7 @@
 """DiscoGAN: Learning to Discover Cross-Domain Relations with GANs (Kim et al., 2017, arXiv 1703.05192)."""
 
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -87,9 +87,9 @@ class DiscoGAN(CyclicTranslator):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        width: int = 64,
-        reconstruction_rate: tuple[float, float] = (0.01, 0.5),
-        rate_steps: int = 10_000,
+        width: Annotated[int, "[1, inf)"] = 64,
+        reconstruction_rate: tuple[Annotated[float, "[0, 1]"], Annotated[float, "[0, 1]"]] = (0.01, 0.5),
+        rate_steps: Annotated[int, "[0, inf)"] = 10_000,
         loss: AdversarialLoss = NonSaturating(),  # noqa: B008
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, weight_decay=1e-5),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, weight_decay=1e-5),

@@ -1,7 +1,7 @@
 """GAN: Generative Adversarial Networks (Goodfellow et al., 2014, arXiv 1406.2661)."""
 
 from math import prod
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
@@ -55,7 +55,11 @@ class GAN(NoiseGAN):
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], hidden: int = 512, dropout: float = 0.3, **kwargs: Any
+        self,
+        image_shape: tuple[int, int, int],
+        hidden: Annotated[int, "[1, inf)"] = 512,
+        dropout: Annotated[float, "[0, 1)"] = 0.3,
+        **kwargs: Any,
     ) -> None:
         super().__init__(image_shape=image_shape, **kwargs)
         self.build(

@@ -1,7 +1,7 @@
 """InfoGAN: Interpretable Representation Learning by Information Maximizing GANs (Chen et al., 2016, 1606.03657)."""
 
 from math import log, pi
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -108,12 +108,12 @@ class InfoGAN(NoiseGAN):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        width: int = 64,
+        width: Annotated[int, "[1, inf)"] = 64,
         latent_dim: int = 62,
-        categories: int = 10,
-        continuous: int = 2,
-        category_weight: float = 1.0,
-        continuous_weight: float = 0.1,
+        categories: Annotated[int, "[2, inf)"] = 10,
+        continuous: Annotated[int, "[0, inf)"] = 2,
+        category_weight: Annotated[float, "[0, inf)"] = 1.0,
+        continuous_weight: Annotated[float, "[0, inf)"] = 0.1,
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3),
         **kwargs: Any,
     ) -> None:

@@ -6,7 +6,7 @@ overflow.
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -143,7 +143,9 @@ class Realness(AdversarialLoss):
     compares = True
 
     def __init__(
-        self, outcomes: int = 51, objective: Literal["relativistic", "anchor", "basic"] = "relativistic"
+        self,
+        outcomes: Annotated[int, "[2, inf)"] = 51,
+        objective: Literal["relativistic", "anchor", "basic"] = "relativistic",
     ) -> None:
         if outcomes < 2:
             raise MisconfigurationException(f"--model.loss.outcomes must be at least 2; got {outcomes}")

@@ -1,6 +1,6 @@
 """What the papers that turn noise into images share."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -59,14 +59,14 @@ class NoiseGAN(AdversarialModule):
 
     def __init__(
         self,
-        latent_dim: int = 100,
+        latent_dim: Annotated[int, "[1, inf)"] = 100,
         loss: AdversarialLoss = NonSaturating(),  # noqa: B008
         penalty: Penalty | None = None,
-        weight_clip: float | None = None,
+        weight_clip: Annotated[float, "(0, inf)"] | None = None,
         spectral_norm: bool = False,
-        num_classes: int = 0,
-        predict_images: int = 64,
-        predict_label: int | None = None,
+        num_classes: Annotated[int, "[0, inf)"] = 0,
+        predict_images: Annotated[int, "[1, inf)"] = 64,
+        predict_label: Annotated[int, "[0, inf)"] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

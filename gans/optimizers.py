@@ -1,6 +1,7 @@
 """The optimizer that nearly every GAN paper uses, and the schedule of those that translate images."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -21,10 +22,10 @@ class Adam(torch.optim.Adam):
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        lr: float = 2e-4,
-        beta1: float = 0.5,
-        beta2: float = 0.999,
-        weight_decay: float = 0.0,
+        lr: Annotated[float, "[0, inf)"] = 2e-4,
+        beta1: Annotated[float, "[0, 1)"] = 0.5,
+        beta2: Annotated[float, "[0, 1)"] = 0.999,
+        weight_decay: Annotated[float, "[0, inf)"] = 0.0,
     ) -> None:
         # The fused kernel computes the same update in one pass over the weights.
         super().__init__(params, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
@@ -42,7 +43,12 @@ class LinearDecay(torch.optim.lr_scheduler.LambdaLR):
         MisconfigurationException: There are no steps to fall in.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, constant_steps: int, decay_steps: int) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        constant_steps: Annotated[int, "[0, inf)"],
+        decay_steps: Annotated[int, "[1, inf)"],
+    ) -> None:
         if constant_steps < 0 or decay_steps < 1:
             raise MisconfigurationException(
                 "constant_steps of LinearDecay must be 0 or more, and decay_steps at least 1; "

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -21,7 +22,7 @@ class Penalty(ABC):
         MisconfigurationException: The weight is not positive.
     """
 
-    def __init__(self, weight: float = 10.0) -> None:
+    def __init__(self, weight: Annotated[float, "(0, inf)"] = 10.0) -> None:
         if weight <= 0:
             raise MisconfigurationException(f"--model.penalty.weight must be positive; got {weight}")
         self.weight = weight

@@ -1,6 +1,6 @@
 """pix2pix: Image-to-Image Translation with Conditional Adversarial Networks (Isola et al., 2016, arXiv 1611.07004)."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -41,9 +41,9 @@ class Pix2Pix(Translator):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        width: int = 64,
-        patch_halvings: int = 3,
-        l1_weight: float = 100.0,
+        width: Annotated[int, "[1, inf)"] = 64,
+        patch_halvings: Annotated[int, "[1, 3]"] = 3,
+        l1_weight: Annotated[float, "[0, inf)"] = 100.0,
         loss: AdversarialLoss = NonSaturating(),  # noqa: B008
         **kwargs: Any,
     ) -> None:

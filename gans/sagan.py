@@ -1,7 +1,7 @@
 """SAGAN: Self-Attention Generative Adversarial Networks (Zhang et al., 2018, arXiv 1805.08318)."""
 
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -172,7 +172,7 @@ class SAGAN(NoiseGAN):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        width: int = 64,
+        width: Annotated[int, "[1, inf)"] = 64,
         latent_dim: int = 128,
         loss: AdversarialLoss = Hinge(),  # noqa: B008
         spectral_norm: bool = True,

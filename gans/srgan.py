@@ -1,6 +1,6 @@
 """SRGAN: Photo-Realistic Single Image Super-Resolution Using a GAN (Ledig et al., 2016, arXiv 1609.04802)."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -82,8 +82,8 @@ class SRResNet(Translator):
         self,
         image_shape: tuple[int, int, int],
         scale: int = 4,
-        width: int = 64,
-        blocks: int = 16,
+        width: Annotated[int, "[1, inf)"] = 64,
+        blocks: Annotated[int, "[1, 1000]"] = 16,
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
         **kwargs: Any,
     ) -> None:
@@ -153,9 +153,9 @@ class SRGAN(SRResNet):
         pretrained: str | None = None,
         content: Literal["vgg54", "vgg22", "mse"] = "vgg54",
         vgg_weights: str | None = None,
-        adversarial_weight: float = 1e-3,
+        adversarial_weight: Annotated[float, "[0, inf)"] = 1e-3,
         loss: AdversarialLoss = NonSaturating(),  # noqa: B008
-        discriminator_width: int = 64,
+        discriminator_width: Annotated[int, "[1, inf)"] = 64,
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
         **kwargs: Any,
     ) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -89,10 +89,10 @@ class StarGAN(Translator):
         image_shape: tuple[int, int, int],
         domains: Sequence[str],
         attributes: bool = False,
-        width: int = 64,
-        blocks: int = 6,
-        class_weight: float = 1.0,
-        reconstruction_weight: float = 10.0,
+        width: Annotated[int, "[1, inf)"] = 64,
+        blocks: Annotated[int, "[1, 1000]"] = 6,
+        class_weight: Annotated[float, "[0, inf)"] = 1.0,
+        reconstruction_weight: Annotated[float, "[0, inf)"] = 10.0,
         loss: AdversarialLoss = Wasserstein(),  # noqa: B008
         penalty: Penalty | None = GradientPenalty(),  # noqa: B008
         n_critic: int = 5,

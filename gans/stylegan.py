@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
 from math import sqrt
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -446,12 +446,12 @@ class StyleGAN(StyledGAN):
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        width: int = 64,
+        width: Annotated[int, "[1, inf)"] = 64,
         latent_dim: int = 512,
-        mapping_layers: int = 8,
-        style_mixing: float = 0.9,
-        truncation: float = 1.0,
-        grow_images: int = 0,
+        mapping_layers: Annotated[int, "[1, 1000]"] = 8,
+        style_mixing: Annotated[float, "[0, 1]"] = 0.9,
+        truncation: Annotated[float, "[-1, 1]"] = 1.0,
+        grow_images: Annotated[int, "[0, inf)"] = 0,
         penalty: Penalty | None = R1(),  # noqa: B008
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3, beta1=0.0, beta2=0.99),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3, beta1=0.0, beta2=0.99),
@@ -566,7 +566,7 @@ class StyleDCGAN(StyledGAN, DCGAN):
         MisconfigurationException: The mapping network has no layers; see DCGAN for the others.
     """
 
-    def __init__(self, mapping_layers: int = 8, **kwargs: Any) -> None:
+    def __init__(self, mapping_layers: Annotated[int, "[1, 1000]"] = 8, **kwargs: Any) -> None:
         check_mapping_layers(mapping_layers)
         self.mapping_layers = mapping_layers
         super().__init__(**kwargs)
