@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,18 +74,18 @@ class ImageDataModule(LightningDataModule, ABC):
     def __init__(
         self,
         data_dir: str = "data",
-        image_size: int = 32,
-        batch_size: int = 64,
-        num_workers: int = 2,
-        resident_bytes: int = 2 * 2**30,
+        image_size: Annotated[int, "[1, 4096]"] = 32,
+        batch_size: Annotated[int, "[1, inf)"] = 64,
+        num_workers: Annotated[int, "[0, 256]"] = 2,
+        resident_bytes: Annotated[int, "[0, inf)"] = 2 * 2**30,
         cache_dir: str | None = None,
-        load_size: int | None = None,
+        load_size: Annotated[int, "[1, 4096]"] | None = None,
         horizontal_flip: bool = False,
         classes: list[str] | None = None,
         predict_dir: str | None = None,
         seed: int = 0,
         augment: list[nn.Module] | None = None,
-        oversample: dict[str, int] | None = None,
+        oversample: dict[str, Annotated[int, "[1, 1000]"]] | None = None,
     ) -> None:
         super().__init__()
         oversample = oversample or {}
