@@ -121,26 +121,23 @@ class Collector:
         moments, classes = self._moments, self._classes
         kept = [] if self._kept is None else [(torch.tensor(self._rows), self._kept[self._rows])]
         if trainer.world_size > 1:
+            # Objects hold the CPU's tensors only: a device's would come on the device that they were sent from.
+            sizes = [None if part is None else part.sums.shape[1] for part in (moments, classes)]
             parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, (moments, classes, kept))
-            moments = _sum([part[0] for part in parts])
-            classes = _sum([part[1] for part in parts])
-            kept = [features for part in parts for features in part[2]]
+            torch.distributed.all_gather_object(parts, (sizes, kept))
+            kept = [features for part in parts for features in part[1]]
+            dim, columns = (max(part[0][i] or 0 for part in parts) for i in range(2))  # a rank may have had no images
+            device = trainer.strategy.root_device
+            moments = moments or Moments(dim, device)
+            torch.distributed.all_reduce(moments.sums)
+            if columns:
+                classes = classes or ClassSums(columns - 2, device, SPLITS)
+                torch.distributed.all_reduce(classes.sums)
         assert moments is not None
         order = torch.cat([rows for rows, _ in kept]).argsort()  # the same for any number of ranks
         features = torch.cat([features for _, features in kept])[order]
         mu, sigma = moments.compute()
         return Reference(mu.cpu(), sigma.cpu(), features, self.count, classes)
-
-
-def _sum(parts: list[Any]) -> Any:
-    """Sums of several ranks added up on the CPU; a rank that had no images has none."""
-    parts = [part for part in parts if part is not None]
-    for part in parts:
-        part.sums = part.sums.cpu()
-    for part in parts[1:]:
-        parts[0].sums += part.sums
-    return parts[0] if parts else None
 
 
 def before(index: int, chosen: int, total: int) -> int:

@@ -21,7 +21,7 @@ class Moments:
 
     def update(self, features: Tensor) -> None:
         """Add features (N, dim)."""
-        features = features.to(self.sums.device, torch.float64)
+        features = features.to(self.sums.device).double()  # in this order, or MPS would have to convert them
         self.sums[:-2].addmm_(features.T, features)
         self.sums[-2] += features.sum(0)
         self.sums[-1] += len(features)
@@ -121,7 +121,7 @@ class ClassSums:
 
     def update(self, logits: Tensor, split: Tensor) -> None:
         """Add logits (N, classes) of images that belong to the given splits (N,)."""
-        log_p = logits.to(self.sums.device, torch.float64).log_softmax(1)
+        log_p = logits.to(self.sums.device).double().log_softmax(1)
         p = log_p.exp()
         rows = torch.cat([p, (p * log_p).sum(1, keepdim=True), torch.ones_like(p[:, :1])], 1)
         self.sums.index_add_(0, split.to(self.sums.device), rows)

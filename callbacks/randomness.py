@@ -9,7 +9,7 @@ import torch
 @contextmanager
 def isolated_rng(seed: int, device: torch.device) -> Iterator[None]:
     """Inside, torch draws from a generator seeded with ``seed``; outside, training goes on as if nothing was drawn."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    # Seeding reaches all devices, so that whatever device trains has its state put back.
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         torch.manual_seed(seed)
         yield

@@ -56,11 +56,12 @@ class Augmentation:
             return images
         # In float32, so that all precisions are changed alike.
         pictures = images.float().add(1).div(2).chunk(layers, 1)
-        devices = [images.device] if images.device.type == "cuda" else []
+        device = images.device
         for module in self.changes:
             changed = []
             for picture in pictures[:-1]:
-                with torch.random.fork_rng(devices):  # the next one draws the same once more
+                # The next one draws the same once more.
+                with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
                     changed.append(_applied(module, picture))
             pictures = *changed, _applied(module, pictures[-1])
         return torch.cat(pictures, 1).mul(2).sub(1).to(images.dtype)

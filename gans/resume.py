@@ -126,11 +126,13 @@ class Resumable(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         mine = {
             # A validation that was interrupted begins again, and so with the random numbers that it began with.
-            "rng": self._rng_before_validation or _rng_state(),
+            "rng": self._rng_before_validation or _rng_state(self.device),
             "memory": self.memory(),
             # Plain tuples, because weights_only=True refuses the data's own tuple types.
             "waiting": [tuple(batch) if isinstance(batch, tuple) else batch for batch in self._waiting],
         }
+        # Tensors of a device would come to the other ranks on the device that they were sent from.
+        mine = move_data_to_device(mine, torch.device("cpu"))
         ranks: list[Any] = [mine]
         if self.trainer.world_size > 1:
             ranks = [None] * self.trainer.world_size
@@ -356,7 +358,7 @@ class Resumable(LightningModule):
             rank_zero_info(f"The seed was {saved['seed']} in the checkpoint and is now {seed}: noise is drawn anew.")
             _seed_from(seed, rank, step)
         else:
-            _set_rng_state(mine["rng"])
+            _set_rng_state(mine["rng"], self.device)
         self._make_up_validation()
         self._leave_finished_batch()
 
@@ -427,7 +429,7 @@ class Resumable(LightningModule):
 
     def on_validation_model_zero_grad(self) -> None:
         """Called before a validation during training, and before it draws random numbers."""
-        self._rng_before_validation = _rng_state()
+        self._rng_before_validation = _rng_state(self.device)
         super().on_validation_model_zero_grad()
 
     def on_validation_epoch_end(self) -> None:
@@ -531,16 +533,16 @@ def _seed_from(*numbers: int) -> None:
     torch.manual_seed(random.getrandbits(63))
 
 
-def _rng_state() -> dict[str, Any]:
-    """This process's random state, in types that weights_only=True reads back."""
+def _rng_state(device: torch.device) -> dict[str, Any]:
+    """This process's random state and that of its device, in types that weights_only=True reads back."""
     state = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+    if device.type != "cpu":
+        state[device.type] = torch.get_device_module(device).get_rng_state(device)
     return state
 
 
-def _set_rng_state(state: dict[str, Any]) -> None:
+def _set_rng_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"].cpu())
     random.setstate(state["python"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
+    if device.type in state:
+        torch.get_device_module(device).set_rng_state(state[device.type].cpu(), device)

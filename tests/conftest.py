@@ -110,6 +110,32 @@ def changed(before: dict[str, torch.Tensor], network: torch.nn.Module) -> set[st
     return {key for key, value in network.state_dict().items() if not torch.equal(before[key], value)}
 
 
+class Generator:
+    """Stands in for the generator of a device that this machine lacks; its state is the last seed."""
+
+    def __init__(self) -> None:
+        self.state = torch.zeros(1, dtype=torch.uint8)
+
+    def seed(self, seed: int) -> None:
+        self.state = torch.tensor([seed % 256], dtype=torch.uint8)
+
+    def get(self, device: Any) -> torch.Tensor:
+        return self.state
+
+    def set(self, state: torch.Tensor, device: Any) -> None:
+        self.state = state
+
+
+def pretend_generator(kind: str, monkeypatch: pytest.MonkeyPatch) -> Generator:
+    """Let torch seed, read and set a generator for devices of a kind ("cuda", "mps", "xpu") that are not there."""
+    generator, module = Generator(), torch.get_device_module(kind)
+    monkeypatch.setattr(module, "_is_in_bad_fork", lambda: False)
+    monkeypatch.setattr(module, "manual_seed" if kind == "mps" else "manual_seed_all", generator.seed)
+    monkeypatch.setattr(module, "get_rng_state", generator.get)
+    monkeypatch.setattr(module, "set_rng_state", generator.set)
+    return generator
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -16,9 +17,9 @@ from torch import nn
 from watch import Watch
 
 from callbacks import EMA, MetricsFile, Quality, Score
-from callbacks.collect import read_statistics, write_statistics
+from callbacks.collect import Collector, read_statistics, write_statistics
 from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
-from callbacks.features import create
+from callbacks.features import Features, create
 from callbacks.images import to_uint8
 from callbacks.scores import keep_until, record
 from datamodules import Digits, UnpairedFolder
@@ -515,3 +516,45 @@ def test_two_ranks_take_each_real_image_once(unpaired, tmp_path):
     for found, images in ((real, of_domain(unpaired, "B")), (fake, -of_domain(unpaired, "A"))):
         assert list(found) == list(range(len(images)))
         assert torch.equal(torch.stack(list(found.values())), to_uint8(images))
+
+
+def test_ranks_add_up_their_sums_where_they_are(monkeypatch):
+    """Sums, of a rank without images too, go into an all-reduce; what is sent as objects would change its device."""
+    told, sums, meeting = {}, {}, threading.Barrier(2, timeout=20)
+
+    def gather(into, mine):
+        told[threading.current_thread()] = mine
+        meeting.wait()
+        into[:] = told.values()
+
+    def add(tensor):
+        meeting.wait()
+        sums[threading.current_thread()] = tensor.clone()
+        meeting.wait()
+        tensor.copy_(sum(sums.values()))
+
+    def extractor(images):
+        points = images.float().flatten(1)
+        return Features(points[:, :6], points[:, :3] / 50)
+
+    def collect(images, rank, world_size):
+        collector = Collector(extractor, 10, 4, classify=True)
+        collector.add(images, 0)
+        strategy = type("Strategy", (), {"root_device": torch.device("cpu")})
+        found[rank] = collector.reference(type("Trainer", (), {"world_size": world_size, "strategy": strategy}))
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    monkeypatch.setattr(torch.distributed, "all_reduce", add)
+    found, images = {}, torch.randint(256, (10, 3, 4, 4), dtype=torch.uint8)
+    ranks = [threading.Thread(target=collect, args=(part, rank, 2)) for rank, part in enumerate((images, images[:0]))]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    collect(images, "alone", 1)
+    for rank in (0, 1):
+        for part in ("mu", "sigma", "features"):
+            assert torch.equal(getattr(found[rank], part), getattr(found["alone"], part))
+        assert found[rank].classes.compute() == found["alone"].classes.compute()
+    assert sorted(len(kept) for _, kept in told.values()) == [0, 1]
+    assert {tuple(sizes) for sizes, _ in told.values()} == {(6, 5), (None, None)}

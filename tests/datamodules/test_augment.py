@@ -3,11 +3,12 @@
 import pytest
 import torch
 import yaml
-from conftest import images
+from conftest import images, pretend_generator
 from kornia import augmentation as kornia
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torchvision.utils import save_image
 from watch import QUIET, Watch, watch
 
@@ -105,6 +106,23 @@ def test_any_module_will_do_and_both_of_a_pair_are_changed_alike():
     assert (same ^ turned).all()
     assert 10 < turned.sum() < 54
     assert not y.requires_grad
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_both_of_a_pair_are_changed_alike_on_every_device(kind, monkeypatch):
+    """Whatever is drawn on the device for the first is drawn again for the second."""
+    generator, states = pretend_generator(kind, monkeypatch), []
+
+    class Draw(nn.Module):
+        def forward(self, x):
+            states.append(generator.state)
+            generator.state = object()
+            return x
+
+    with FakeTensorMode():
+        Augmentation([Draw()])(torch.zeros(2, 6, 4, 4, device=kind), layers=2)
+    assert states[0] is states[1]
+    assert generator.state is not states[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -6,10 +6,11 @@ import warnings
 import lightning
 import pytest
 import torch
-from conftest import images, sgd, small, small_translator, state, translator_batch
+from conftest import images, pretend_generator, sgd, small, small_translator, state, translator_batch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.optim import SGD, RMSprop
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
@@ -27,6 +28,7 @@ from callbacks import EMA
 from gans import DCGAN, WGAN, CycleGAN, StyleGAN
 from gans.noise import NoiseGAN
 from gans.optimizers import Adam, LinearDecay
+from gans.resume import _rng_state, _set_rng_state
 
 SHAPE = (1, 2, 2)
 
@@ -430,3 +432,41 @@ def test_what_several_devices_remember_is_dealt_out(saved, caplog):
     for pool in see.pools.values():
         assert torch.equal(pool[:, 0, 0, 0], torch.tensor([0.0, 0.1, 0.2, 0.0, 0.1, 0.2, 0.0, 0.1]))
     assert "of 3 devices and this run has 1" in said(caplog)
+
+
+# Devices that this machine lacks
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_the_random_state_of_the_device_is_kept(kind, monkeypatch):
+    generator, device = pretend_generator(kind, monkeypatch), torch.device(kind, 0)
+    torch.manual_seed(5)
+    kept = _rng_state(device)
+    expected = torch.rand(3)
+    torch.manual_seed(6)
+    assert generator.state.item() == 6
+    _set_rng_state(_rng_state(torch.device("cpu")), device)  # of a run on the CPU: there is nothing for the device
+    assert generator.state.item() == 6
+    _set_rng_state(kept, device)
+    assert generator.state.item() == 5
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_ranks_tell_each_other_what_is_on_the_cpu_and_take_it_up_on_their_device(monkeypatch):
+    """A tensor of a device would come to another rank on the device that it was sent from."""
+    told = []
+    module = small_translator(CycleGAN)
+    module._device, module._trainer = torch.device("cuda", 0), Trainer(logger=False, accelerator="cpu")
+    pretend_generator("cuda", monkeypatch)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", lambda _, mine: told.append(mine))
+    monkeypatch.setattr(Trainer, "world_size", 2)
+    with FakeTensorMode():
+        batch = torch.ones(2, 1, 32, 32, device="cuda"), torch.ones(2, 1, 32, 32, device="cuda")
+        module._waiting, module.pools["a"].images = [batch], batch[0]
+        module.on_save_checkpoint({})
+        (mine,) = told
+        (waiting,) = mine["waiting"]
+        assert {part.device.type for part in (*waiting, mine["memory"]["a"])} == {"cpu"}
+        assert {part.device.type for part in module._taken_up(waiting)} == {"cuda"}
+        module.remember([mine["memory"]])
+        assert module.pools["a"].images.device.type == "cuda"
