@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.image_folder import ImageFolder
-from datamodules.pictures import pictures_in
+from datamodules.pictures import folders_in, is_folder, splits_among
 
 Domain = Literal["cat", "dog", "wild"]
 URLS = (  # as in download.sh of StarGAN v2; checksums were not published, so that nothing is downloaded by itself
@@ -39,30 +39,23 @@ class AFHQ(ImageFolder):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The domains, in the order of the labels; empty where there is one only."""
-        return () if self.domain else get_args(Domain)
+        return () if self.domain or not self.labels else get_args(Domain)
 
-    @property
-    def val_split(self) -> str:  # type: ignore[override]
-        """ "test" where there is a val or test folder, else "train"."""
-        return "test" if self._folder("test").is_dir() else "train"
-
-    def _folder(self, split: str) -> Path:
+    def _folders(self) -> dict[str, Path]:
         roots = [self.data_dir, self.data_dir / "afhq", self.data_dir / "afhqv2"]
-        root = next((root for root in roots if (root / "train").is_dir()), self.data_dir)
-        if split == "train":
-            return root / "train"
-        return root / "val" if (root / "val").is_dir() else root / "test"
+        found = (splits_among(folders_in(root)) for root in roots)
+        return next((splits for splits in found if "train" in splits), {"train": self.data_dir / "train"})
 
     def items(self, split: str) -> tuple[list[Path], list[int] | None, list[Path]]:
         folder = self._folder(split)
         domains = [self.domain] if self.domain else get_args(Domain)
-        missing = next((domain for domain in domains if not (folder / domain).is_dir()), None)
+        missing = next((domain for domain in domains if not is_folder(folder / domain)), None)
         if missing:
             raise MisconfigurationException(
                 f"AFHQ's folder {folder / missing} is missing: download {URLS[0]} or, for version 2, {URLS[1]} and "
                 f"unpack it, so that its train folder lies in --data.data_dir={self.data_dir}"
             )
-        pictures = [pictures_in(folder / domain) for domain in domains]
+        pictures = [self.pictures_in(folder / domain) for domain in domains]
         paths = [path for domain in pictures for path in domain]
         labels = [label for label, domain in enumerate(pictures) for _ in domain]
-        return paths, None if self.domain else labels, paths
+        return paths, labels if self.class_names else None, paths

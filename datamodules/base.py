@@ -1,7 +1,11 @@
 """What every data set shares: resized once, kept in memory or streamed, scaled and mirrored on the device."""
 
+import hashlib
+import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -17,7 +21,23 @@ from torch.utils.data import DataLoader
 from datamodules.augmentation import Augmentation
 from datamodules.cache import build, fingerprint, fit_image
 from datamodules.loader import ImageBatch, Loader, UnpairedLoader
-from datamodules.pictures import NamedPictures, open_picture
+from datamodules.pictures import (
+    BrokenImages,
+    NamedPictures,
+    NoImages,
+    Walk,
+    counted,
+    endings,
+    faults_of,
+    is_folder,
+    is_see_through,
+    listing,
+    open_picture,
+    upright,
+    walk,
+)
+
+NAMED = 12  # classes that are named when training begins
 
 
 class Split(NamedTuple):
@@ -30,6 +50,8 @@ class Split(NamedTuple):
     labels: list[Any] | None
     name: str
     files: list[Path]
+    whole: str
+    """The name with what is broken."""
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -50,7 +72,9 @@ class ImageDataModule(LightningDataModule, ABC):
             CycleGAN); by default they are resized to image_size.
         horizontal_flip: Mirror every second training image; wrong for digits and letters.
         classes: Names of the only classes to use, which are then labelled in this order; by default all.
-        predict_dir: Folder of images, of any size, that ``predict`` translates.
+        predict_dir: Folder of images, of any size, that ``predict`` translates, or a single one.
+        background: Colour behind what is transparent in images: a name such as white or black, or "#rrggbb".
+        skip_broken: Leave out images that cannot be used, and say which; by default they are refused.
         seed: Seed of the order of the training images.
         augment: Modules that change training images (N, C, H, W) in [0, 1], such as any of ``kornia.augmentation``;
             they come after cutting out and mirroring. Both images of a pair are changed alike.
@@ -70,6 +94,10 @@ class ImageDataModule(LightningDataModule, ABC):
     """The split that scores compare with: "test", or "train" where there is no test set."""
     other_data: bool = False
     """Whether training may go on from a checkpoint of other images, which it then begins to go through."""
+    things: str = "images"
+    """What there is a number of."""
+    direction: str | None = None
+    """Of two domains, A and B, "AtoB" or "BtoA": which is the source; checkpoints keep it for ``predict``."""
 
     def __init__(
         self,
@@ -83,6 +111,8 @@ class ImageDataModule(LightningDataModule, ABC):
         horizontal_flip: bool = False,
         classes: list[str] | None = None,
         predict_dir: str | None = None,
+        background: str = "white",
+        skip_broken: bool = False,
         seed: int = 0,
         augment: list[nn.Module] | None = None,
         oversample: dict[str, Annotated[int, "[1, 1000]"]] | None = None,
@@ -99,6 +129,15 @@ class ImageDataModule(LightningDataModule, ABC):
         ):
             if value < least:
                 raise MisconfigurationException(f"--data.{name} must be at least {least}; got {value}")
+        if background != "white":
+            from PIL import ImageColor
+
+            try:
+                ImageColor.getrgb(background)
+            except ValueError as error:
+                raise MisconfigurationException(
+                    f'--data.background={background} is no colour: give a name, such as black, or "#rrggbb"'
+                ) from error
         self.data_dir = Path(data_dir)
         self.image_size = image_size
         self.batch_size = batch_size
@@ -109,10 +148,15 @@ class ImageDataModule(LightningDataModule, ABC):
         self.horizontal_flip = horizontal_flip
         self.classes = classes
         self.predict_dir = predict_dir
+        self.background = background
+        self.skip_broken = skip_broken
         self.seed = seed
         self.augmentation = Augmentation(augment or [])
         self.oversample = oversample
         self._splits: dict[str, Split] = {}
+        self._walks: dict[Path, Walk] = {}
+        self._see_through: set[str] = set()  # items, while they are decoded
+        self._said: set[str] = set()
         self._resident: dict[tuple[Path, torch.device], Tensor] = {}  # shared by training and validation loaders
         self._train_loader: Loader | UnpairedLoader | None = None
         self._resume: dict[str, Any] | None = None
@@ -177,16 +221,28 @@ class ImageDataModule(LightningDataModule, ABC):
         """A name for exactly these images: data set, split, size, channels and the state of the source files."""
         return self._split(split).name
 
+    def count(self, split: str) -> int:
+        """How many images there are."""
+        return len(self._split(split).items)
+
     def _split(self, split: str) -> Split:
         if split not in self._splits:
-            items, labels, files = self.items(split)
-            if self.classes:
-                items, labels = self._of_classes(items, labels)
+            items, labels, files = self._items(split)
             channels, height, width = shape = self._stored_shape(split)
-            key = fingerprint(files, self.data_dir, shape, *self.selection())
+            key = fingerprint(files, self.data_dir, shape, self.background, *self.selection())
             size = f"{height}x{width}x{channels}"
-            self._splits[split] = Split(items, labels, f"{type(self).__name__.lower()}-{split}-{size}-{key}", files)
+            name = whole = f"{type(self).__name__.lower()}-{split}-{size}-{key}"
+            if broken := self._broken(whole):
+                kept = [number for number in range(len(items)) if number not in broken]
+                items, labels = [items[number] for number in kept], labels and [labels[number] for number in kept]
+                name += "-" + hashlib.sha256(repr(sorted(broken)).encode()).hexdigest()[:8]
+                self._require(items)
+            self._splits[split] = Split(items, labels, name, files, whole)
         return self._splits[split]
+
+    def _items(self, split: str) -> tuple[Sequence[Any], list[Any] | None, list[Path]]:
+        items, labels, files = self.items(split)
+        return (*self._of_classes(items, labels), files) if self.classes else (items, labels, files)
 
     def _of_classes(self, items: Sequence[Any], labels: list[Any] | None) -> tuple[list[Any], list[int]]:
         """The items of the wanted classes, and the new numbers of these."""
@@ -205,13 +261,169 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.layers * self.channels, size, size
 
     def prepare_data(self) -> None:
-        """Decode and resize, once and for all."""
+        """Decode and resize, once and for all; say what there is.
+
+        Raises:
+            BrokenImages: Images cannot be used.
+            MisconfigurationException: There are none, or there is no room for them.
+        """
         self._splits.clear()  # look at the files anew
+        self._walks.clear()
         self._source = None
-        for split in sorted(self.splits()):
-            path, items = self._cache(split), self._split(split).items
+        splits = sorted(self.splits())
+        if self.skip_broken:
+            for split in splits:
+                self._try_again(split)
+        for split in splits:
+            self._split(split)
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            self._introduce()
+        broken: dict[Any, str] = {}
+        for split in splits:
+            broken |= {(split, number): text for number, text in self._keep(split).items()}
+        if broken:
+            self.leave_out(broken)
+        self._say_ground()
+
+    def _introduce(self) -> None:
+        """Say how the files were understood: a folder may be read otherwise than it was meant."""
+        classes = ""
+        if self.domains and any(self._split(split).labels is not None for split in self.splits()):
+            more = f", … ({len(self.domains)})" if len(self.domains) > NAMED else ""
+            classes = f", classes {', '.join(self.domains[:NAMED])}{more}"
+        self._say(f"{self._number('train')} {self.things}{classes}; {self._number('test')} held out")
+        self._say_others()
+
+    def _number(self, part: str) -> str:
+        """How many images there are to train or test with."""
+        splits = [split for split in sorted(self.splits()) if split.startswith(part)]
+        return " and ".join(f"{len(self._split(split).items):,}" for split in splits) or "0"
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            rank_zero_info(text.encode(errors="backslashreplace").decode())
+
+    def _say_others(self) -> None:
+        """Say what is in the folders, and is not read."""
+        others: Counter[str] = sum((walked.others for walked in self._walks.values()), Counter())
+        if number := others.total():
+            were = "s were" if number > 1 else " was"
+            self._say(f"{number} file{were} left out: {counted(others)}")
+        if closed := [text for walked in self._walks.values() for text in walked.unreadable]:
+            self._say(f"Folders that cannot be read were left out:\n{listing(closed)}")
+
+    def _say_ground(self) -> None:
+        if number := len(self._see_through):
+            are = f"{self.things} are" if number > 1 else f"{self.things.removesuffix('s')} is"
+            self._say(f"{number} {are} transparent in part, now on {self.background} ground (--data.background)")
+
+    # Files
+
+    def pictures_in(self, folder: Path, key: str = "data_dir") -> list[Path]:
+        """The pictures in a folder and its sub-folders, in alphabetical order; looked for once.
+
+        Args:
+            folder: The folder.
+            key: The setting under --data that names it or its parent.
+
+        Raises:
+            MisconfigurationException: There is no such folder, it cannot be read in part, or it holds no pictures.
+        """
+        if folder not in self._walks:
+            if not is_folder(folder):
+                raise NoImages(f"{folder} is not a folder: set --data.{key} to one that holds images")
+            self._walks[folder] = walk(folder)
+        pictures, others, closed = self._walks[folder]
+        if closed and not self.skip_broken:
+            more = f", and {len(closed) - 1} more" if len(closed) > 1 else ""
+            raise MisconfigurationException(
+                f"The folder {closed[0]}{more} cannot be read: allow it, or leave it out with --data.skip_broken=true"
+            )
+        if not pictures:
+            only = f"; only {counted(others)}" if others else ""
+            raise NoImages(
+                f"{folder} holds no images ({', '.join(endings())}{only}): set --data.{key} to a folder that does"
+            )
+        return pictures
+
+    def upright(self, picture: Any, name: Any) -> Any:
+        """A PIL picture as it is to be seen, in 8 bits, grey or RGB; of an item or a file."""
+        if is_see_through(picture):
+            self._see_through.add(str(name))
+        return upright(picture, self.channels, self.background)
+
+    # What is broken
+
+    def _require(self, kept: Sequence[Any]) -> None:
+        if not kept:
+            raise MisconfigurationException(
+                f"--data.skip_broken=true leaves no {self.things}: all are broken; mend them, or name other ones"
+            )
+
+    def leave_out(self, faults: Mapping[Any, str], *words: str) -> None:
+        """Say that images are left out, if they may be (``skip_broken``).
+
+        Args:
+            faults: What is wrong with each, by number or path.
+            words: See BrokenImages.
+
+        Raises:
+            BrokenImages: They may not.
+        """
+        named = list(dict.fromkeys(faults.values()))  # once, whatever was to be made of a file
+        if self.skip_broken:
+            self._say(f"{len(named)} broken {self.things} were left out (--data.skip_broken):\n{listing(named)}")
+            return
+        if len(named) > 1:
+            self._say(f"{len(named)} broken {self.things}:\n{listing(named)}")
+        raise BrokenImages(faults, *words)
+
+    def _keep(self, split: str) -> dict[int, str]:
+        """Decode and resize a split; gives the faults of what cannot be, which is left out if it may be."""
+        while True:
+            path, (items, *_, whole) = self._cache(split), self._split(split)
+            broken = self._broken(whole)
             shape = self._stored_shape(split)  # which may depend on what the items are
-            build(path, items, partial(self._decode, shape), shape, self.num_workers)
+            try:
+                build(path, items, partial(self._decode, shape), shape, self.num_workers)
+                return broken
+            except BrokenImages as error:
+                if not self.skip_broken:
+                    return error.faults
+                kept = [number for number in range(len(items) + len(broken)) if number not in broken]
+                self._note(whole, broken | {kept[number]: text for number, text in error.faults.items()})
+                del self._splits[split]
+
+    def _broken(self, whole: str) -> dict[int, str]:
+        """What was found to be broken when a split was decoded: faults by number."""
+        if not self.skip_broken:
+            return {}
+        try:
+            return {int(number): str(text) for number, text in json.loads(self._notes(whole).read_text()).items()}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def _note(self, whole: str, broken: dict[int, str]) -> None:
+        partial_file = self._notes(whole).with_suffix(f".{os.getpid()}")
+        partial_file.write_text(json.dumps(broken))
+        partial_file.replace(self._notes(whole))
+
+    def _notes(self, whole: str) -> Path:
+        return self.cache_dir / f"{whole}.broken.json"
+
+    def _try_again(self, split: str) -> None:
+        """Forget what was broken if a part of it can be read now, such as a file that nobody was allowed to read."""
+        whole = self._split(split).whole
+        if broken := self._broken(whole):
+            items, _, _ = self._items(split)
+            found = [items[number] for number in broken if number < len(items)]
+            use = partial(self._decode, self._stored_shape(split))
+            if len(faults_of(found, lambda _, item: use(item), self.num_workers, "Trying again")) < len(broken):
+                self._notes(whole).unlink(missing_ok=True)
+                del self._splits[split]
+
+    # Keeping them
 
     def _cache(self, split: str) -> Path:
         return self.cache_dir / f"{self._split(split).name}.npy"
@@ -219,7 +431,9 @@ class ImageDataModule(LightningDataModule, ABC):
     def _decode(self, shape: tuple[int, int, int], item: Any) -> np.ndarray:
         opened = self.open(item)
         pictures = opened if isinstance(opened, tuple) else (opened,)
-        return np.concatenate([fit_image(picture, self.channels, shape[-1]) for picture in pictures])
+        if any(map(is_see_through, pictures)):
+            self._see_through.add(str(item))
+        return np.concatenate([fit_image(picture, self.channels, shape[-1], self.background) for picture in pictures])
 
     def setup(self, stage: str) -> None:
         """Check that there is a batch in the data, and what to do with it, before anything is trained."""
@@ -258,10 +472,33 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader:
-        """The images of ``predict_dir`` one by one, (C, H, W) in [-1, 1], each with its name."""
+        """The images of ``predict_dir`` one by one, (C, H, W) in [-1, 1], each with its name.
+
+        All are read once before, so that a broken one is found before the first is translated.
+
+        Raises:
+            BrokenImages: Images cannot be read.
+            MisconfigurationException: There are none, or two would have results of one name.
+        """
         if self.predict_dir is None:
             raise MisconfigurationException("predict translates a folder of images: name it with --data.predict_dir")
-        return DataLoader(NamedPictures(Path(self.predict_dir), self.channels), collate_fn=lambda batch: batch[0])
+        folder = Path(self.predict_dir)
+        if folder.is_file():
+            paths, folder = [folder], folder.parent
+        else:
+            paths = self.pictures_in(folder, "predict_dir")
+            self._say_others()
+        NamedPictures(folder, paths, self.channels)  # which has names for all, or says that it has not
+        broken = faults_of(
+            paths, lambda _, path: self.upright(open_picture(path), path), self.num_workers, "Looking at images"
+        )
+        if broken:
+            self.leave_out(broken)
+            paths = [path for number, path in enumerate(paths) if number not in broken]
+            self._require(paths)
+        self._say_ground()
+        pictures = NamedPictures(folder, paths, self.channels, self.background)
+        return DataLoader(pictures, collate_fn=lambda batch: batch[0])
 
     def ordered(self, split: str) -> Any:
         """All images of "train" or ``val_split``, in order, on every rank; training's own loader is left alone."""
@@ -273,7 +510,9 @@ class ImageDataModule(LightningDataModule, ABC):
         Lightning restores the state of a loader by itself, but not at the end of an epoch (without max_steps) nor
         when the loader was made early; the data module's own state it always restores.
         """
-        return self._train_loader.state_dict() | {"source": self.origin()} if self._train_loader else {}
+        if self._train_loader is None:
+            return {}
+        return self._train_loader.state_dict() | {"source": self.origin(), "direction": self.direction}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next training loader go on where ``state_dict`` was taken.
@@ -343,6 +582,10 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _images(self, split: str) -> Tensor | Path:
         path = self._cache(split)
+        if not path.exists():  # this rank finds other files than the first has resized
+            raise MisconfigurationException(
+                f"The images in --data.data_dir={self.data_dir} have changed since they were resized: start again"
+            )
         size = path.stat().st_size
         if size > self.resident_bytes:
             return path

@@ -1,36 +1,40 @@
 """Pictures decoded and resized once, into one file that is read by index ever after."""
 
+import contextlib
 import hashlib
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.pictures import upright
+from datamodules.pictures import BrokenImages, faults_of, upright
 
 LOOKED_INTO = 16  # files of a data set, to tell it from another
-CHUNK = 64  # images a task of the thread pool
 
 
-def fit_image(picture: Any, channels: int, size: int) -> np.ndarray:
+def fit_image(picture: Any, channels: int, size: int, background: str = "white") -> np.ndarray:
     """A PIL picture as uint8 (C, S, S): upright, grey or RGB, shorter side resized to S, the centre cut out.
 
     Lanczos resampling with antialiasing, as the data sets of the StyleGAN papers were made.
     """
     from PIL import Image
 
-    picture = upright(picture, channels)
+    picture = upright(picture, channels, background)
     scale = size / min(picture.size)
     width, height = (max(size, round(side * scale)) for side in picture.size)
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     left, top = (width - size) // 2, (height - size) // 2
-    pixels = np.asarray(picture.crop((left, top, left + size, top + size)))
+    if picture.size == (width, height):
+        picture = picture.crop((left, top, left + size, top + size))
+    else:  # the centre alone: the whole of a thin picture would have gigabytes
+        x, y = picture.width / width, picture.height / height
+        right, bottom = min((left + size) * x, picture.width), min((top + size) * y, picture.height)
+        picture = picture.resize((size, size), Image.Resampling.LANCZOS, box=(left * x, top * y, right, bottom))
+    pixels = np.asarray(picture)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
@@ -42,11 +46,16 @@ def fingerprint(files: Sequence[Path], root: Path, *settings: Any, times: bool =
     """
     digest = hashlib.sha256(repr(settings).encode())
     for path in files:
-        status = path.stat()
+        digest.update(os.fsencode(path.relative_to(root)))
+        try:
+            status = path.stat()
+        except OSError:  # a link to nothing, or it has gone since it was found: a broken image
+            digest.update(b"|\n")
+            continue
         changed = f"|{status.st_mtime_ns}" if times else ""
-        digest.update(f"{path.relative_to(root)}|{status.st_size}{changed}\n".encode())
+        digest.update(f"|{status.st_size}{changed}\n".encode())
     for path in () if times else files[:: max(1, len(files) // LOOKED_INTO)]:
-        with path.open("rb") as file:
+        with contextlib.suppress(OSError), path.open("rb") as file:
             digest.update(file.read(2**16))
     return digest.hexdigest()[:16]
 
@@ -60,7 +69,8 @@ def build(
     folder) and moved when it is complete.
 
     Raises:
-        MisconfigurationException: Items cannot be decoded, or the folder cannot hold the file.
+        BrokenImages: Items cannot be decoded.
+        MisconfigurationException: The folder cannot hold the file.
     """
     if _is_whole(path, (len(items), *shape)):
         return
@@ -77,38 +87,13 @@ def build(
             "that can be written to"
         ) from error
     try:
-        broken = _fill(images, items, decode, workers)
+        broken = faults_of(items, lambda i, item: images.__setitem__(i, decode(item)), workers, "Resizing images")
         if broken:
-            more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-            raise MisconfigurationException(f"Broken image {broken[0]}{more}: mend or remove it")
+            raise BrokenImages(broken)
         images.flush()
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _fill(images: np.ndarray, items: Sequence[Any], decode: Callable[[Any], np.ndarray], workers: int) -> list[str]:
-    """Decode every item into its row, in threads (PIL works outside Python's lock); returns the broken ones."""
-    from tqdm import tqdm
-
-    def chunk(start: int) -> list[str]:
-        broken = []
-        for i in range(start, min(start + CHUNK, len(items))):
-            try:
-                images[i] = decode(items[i])
-            except Exception as error:  # whatever PIL raises on bytes that are no picture
-                broken.append(f"{items[i]} ({str(error) or type(error).__name__})")
-        return broken
-
-    broken = []
-    with (
-        ThreadPoolExecutor(max(1, workers)) as pool,
-        tqdm(total=len(items), desc="Resizing images", unit="img", leave=False) as bar,
-    ):
-        for start, found in zip(range(0, len(items), CHUNK), pool.map(chunk, range(0, len(items), CHUNK)), strict=True):
-            broken += found
-            bar.update(min(CHUNK, len(items) - start))
-    return broken
 
 
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:

@@ -89,6 +89,9 @@ class CelebA(ImageDataModule):
         names = [row[0] for row in _rows(files.partition) if row[1:] == [PARTITIONS[split]]]
         there = {path.name for path in files.images.iterdir()}
         absent = [name for name in names if name not in there]
+        if absent and self.skip_broken:
+            self.leave_out({name: f"{name} (missing)" for name in absent})
+            absent, names = [], [name for name in names if name in there]
         if absent or not names:
             what = f"{absent[0]}, one of {len(absent)} missing images that" if absent else f"any {split} image that"
             raise MisconfigurationException(
@@ -124,7 +127,7 @@ class CelebA(ImageDataModule):
 
 def _rows(path: Path) -> Iterator[list[str]]:
     """The cells of every row of a table, separated by spaces or commas; empty rows are left out."""
-    with path.open() as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             row = line.replace(",", " ").split()
             if row:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -17,7 +17,11 @@ class Known(ImageDataModule):
         num_classes: How many classes they have.
         domains: Names of their domains or attributes.
         scale: How many times larger than its source a target is.
-        predict_dir: Folder of images, of any size, that ``predict`` translates.
+        predict_dir: Folder of images, of any size, that ``predict`` translates, or a single one.
+        direction: "AtoB" or "BtoA", of the domains of the data that the model was trained on: what ``predict`` makes of
+            what. By default as in training; CycleGAN and DiscoGAN know both.
+        background: Colour behind what is transparent in images.
+        skip_broken: Leave out images that cannot be read, and say which.
     """
 
     def __init__(
@@ -27,8 +31,12 @@ class Known(ImageDataModule):
         domains: Sequence[str] = (),
         scale: int = 1,
         predict_dir: str | None = None,
+        direction: Literal["AtoB", "BtoA"] | None = None,
+        background: str = "white",
+        skip_broken: bool = False,
     ) -> None:
-        super().__init__(predict_dir=predict_dir)
+        super().__init__(predict_dir=predict_dir, background=background, skip_broken=skip_broken)
+        self.direction = direction
         self._known = image_shape, num_classes, tuple(domains)
         self.channels = image_shape[0]
         self.scale = scale

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
-from datamodules.pictures import pictures_in
+from datamodules.pictures import NoImages, held_out, splits_in
 
 URL = "http://dl.yf.io/lsun/scenes"
 
@@ -46,8 +46,8 @@ class LSUN(ImageDataModule):
 
     ``<category>_train_lmdb`` and ``<category>_val_lmdb`` under data_dir are the splits as they are published (they need
     the package lmdb). Where there is no such folder, all images in data_dir and its sub-folders are taken, such as the
-    JPEG files of the samples that go around. Where there is nothing to test with, scores compare with the training
-    images.
+    JPEG files of the samples that go around, or those in folders of splits, as in ImageFolder. Where there is nothing
+    to test with, scores compare with the training images.
 
     Args:
         data_dir: The folder.
@@ -80,7 +80,13 @@ class LSUN(ImageDataModule):
     def val_split(self) -> str:  # type: ignore[override]
         """ "test" where there are images to test with, else "train"."""
         published = all(self._database(part).is_dir() for part in ("train", "val"))
-        return "test" if self.test_share or published else "train"
+        return "test" if self.test_share or published or held_out(self._folders()) else "train"
+
+    def _folders(self) -> dict[str, Path]:
+        """Where there are files, the folders that they are in."""
+        if self._database("train").is_dir():
+            return {}
+        return splits_in(self.data_dir)
 
     def _database(self, part: str) -> Path:
         return self.data_dir / f"{self.category}_{part}_lmdb"
@@ -92,14 +98,18 @@ class LSUN(ImageDataModule):
                 database = self._database("val")
             keys = self._part(_keys(database), split)
             return Records(database, keys), None, [database / "data.mdb"]
+        folders = self._folders()
+        folder = folders.get("train", self.data_dir)
+        if split == "test" and not self.test_share:
+            folder = held_out(folders)
         try:
-            paths = pictures_in(self.data_dir)
-        except MisconfigurationException as error:
+            paths = self.pictures_in(folder)
+        except NoImages as error:
             raise MisconfigurationException(
                 f"--data.data_dir={self.data_dir} holds neither {database.name} nor images: unpack {database.name}.zip "
                 f"from {URL} there, or give a folder of LSUN's JPEG files"
             ) from error
-        names = {path.relative_to(self.data_dir).as_posix().encode(): path for path in paths}
+        names = {os.fsencode(path.relative_to(self.data_dir).as_posix()): path for path in paths}
         paths = [names[name] for name in self._part(list(names), split)]
         return paths, None, paths
 

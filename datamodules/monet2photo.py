@@ -1,11 +1,14 @@
 """Monet's paintings and photographs of landscapes, 256x256, without pairs (Zhu et al. 2017, 1703.10593)."""
 
+from pathlib import Path
 from typing import Any
 
 from datamodules.archives import fetch
+from datamodules.pictures import is_folder
 from datamodules.unpaired import UnpairedFolder
 
 URL = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/monet2photo.zip"
+KAGGLE = "monet_jpg", "photo_jpg"
 SHA256 = "88f91b00fc228f97c9411fbf1880ec1d119c98f1722e4cfcfaa2fb35fac05b04"
 
 
@@ -26,14 +29,20 @@ class Monet2Photo(UnpairedFolder):
     def __init__(self, data_dir: str = "data/monet2photo", **kwargs: Any) -> None:
         super().__init__(data_dir=data_dir, **kwargs)
 
-    @property
-    def folders(self) -> tuple[tuple[str, str], ...]:  # type: ignore[override]
+    def folders(self) -> dict[str, list[Path]]:
         """Kaggle's sub-folders where they are there, else CycleGAN's."""
-        kaggle = "monet_jpg", "photo_jpg"
-        return (kaggle,) if (self.data_dir / kaggle[0]).is_dir() else UnpairedFolder.folders
+        found = [self.data_dir / name for name in self.names]
+        if self.names != KAGGLE:
+            return super().folders()
+        return {"train": found} if all(map(is_folder, found)) else {}
+
+    @property
+    def names(self) -> tuple[str, str]:  # type: ignore[override]
+        """The sub-folders to train on."""
+        return KAGGLE if is_folder(self.data_dir / KAGGLE[0]) else UnpairedFolder.names
 
     def prepare_data(self) -> None:
         """Download if need be; decode and resize, once and for all."""
-        if not any((self.data_dir / folder).is_dir() for folder in ("monet_jpg", "trainA")):
+        if not any(is_folder(self.data_dir / name) for name in (KAGGLE[0], "trainA")) and not self.folders():
             fetch(URL, SHA256, self.data_dir)
         super().prepare_data()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from datamodules.base import ImageDataModule
 from datamodules.loader import PairBatch, UnpairedBatch, UnpairedLoader
-from datamodules.pictures import open_picture, pictures_in
+from datamodules.pictures import by_name, domains_among, folders_in, held_out, open_picture, splits_among
 
 
 class Pair(tuple[Path, ...]):
@@ -22,15 +22,16 @@ class PairedFolder(ImageDataModule):
     """Pairs of your own: ``train/*`` and ``val/*`` (or ``test/*``) under data_dir, a pair a file.
 
     The left half of every file is A and the right half B, of equal size (pix2pix's layout). Or A and B lie in files
-    of the same name: ``trainA/1.png`` and ``trainB/1.png``, ``valA`` and ``valB`` (or ``testA`` and ``testB``). Where
-    there is nothing to validate with, scores compare with the training images.
+    of the same name: ``trainA/1.png`` and ``trainB/1.png``, ``valA`` and ``valB`` (or ``testA`` and ``testB``), or
+    folders A and B in those of the splits. These may have other names, as in ImageFolder. Where there is nothing to
+    validate with, scores compare with the training images.
 
     Batches are ``PairBatch(source, target)``, both (N, C, S, S) in [-1, 1]. Both images of a pair are cut out and
     mirrored alike.
 
     Args:
         data_dir: The folder.
-        direction: "AtoB" makes A the source and B the target, "BtoA" the other way round.
+        direction: "AtoB" makes A the source and B the target, "BtoA" the other way round; also for ``predict``.
         paired: ``False`` forgets which images belong together: batches are ``UnpairedBatch(a, b)``, a being the source,
             each domain in an order of its own.
         channels: 3 for colour, 1 for grey; images are converted.
@@ -41,6 +42,7 @@ class PairedFolder(ImageDataModule):
     """
 
     layers = 2
+    things = "pairs"
 
     def __init__(
         self,
@@ -62,11 +64,12 @@ class PairedFolder(ImageDataModule):
 
     def _folders(self, split: str) -> list[Path]:
         """The folder of a split, or its two folders; empty where there is none."""
-        for name in ("train",) if split == "train" else ("val", "test"):
-            for folders in ([self.data_dir / name], [self.data_dir / f"{name}A", self.data_dir / f"{name}B"]):
-                if all(folder.is_dir() for folder in folders):
-                    return folders
-        return []
+        there = folders_in(self.data_dir)
+        apart = domains_among(there)
+        joined = {name: [folder] for name, folder in splits_among(there).items()}
+        within = {name: folders for name, folders in apart.items() if [folders[0].parent] == joined.get(name)}
+        found = apart | joined | within
+        return (found.get("train") if split == "train" else held_out(found)) or []
 
     def items(self, split: str) -> tuple[list[tuple[Path, ...]], None, list[Path]]:
         folders = self._folders(split)
@@ -75,19 +78,26 @@ class PairedFolder(ImageDataModule):
                 f"--data.data_dir={self.data_dir} holds no folder train with a pair of images side by side in every "
                 "file, nor folders trainA and trainB with files of the same names"
             )
-        files = [pictures_in(folder) for folder in folders]
-        if len(files) == 2:
-            names = [
-                {path.relative_to(folder).with_name(self.name_of(path)): path for path in paths}
-                for folder, paths in zip(folders, files, strict=True)
-            ]
-            for mine, other, folder in ((names[0], names[1], folders[1]), (names[1], names[0], folders[0])):
-                missing = next((path for name, path in mine.items() if name not in other), None)
-                if missing is not None:
-                    raise MisconfigurationException(f"{missing} has no counterpart of the same name in {folder}")
-            pairs = [Pair((path, names[1][name])) for name, path in names[0].items()]
+        if len(folders) == 2:
+            a, b = (
+                by_name(
+                    self.pictures_in(folder),
+                    lambda path, folder=folder: path.relative_to(folder).with_name(self.name_of(path)),
+                    "be of one pair",
+                )
+                for folder in folders
+            )
+            faults = {
+                path: f"{path} has no counterpart of the same name in {folder}"
+                for one, other, folder in ((a, b, folders[1]), (b, a, folders[0]))
+                for name, path in one.items()
+                if name not in other
+            }
+            if faults:
+                self.leave_out(faults, "", "remove {it}")
+            pairs = [Pair((path, b[name])) for name, path in a.items() if name in b]
         else:
-            pairs = [Pair((path,)) for path in files[0]]
+            pairs = [Pair((path,)) for path in self.pictures_in(folders[0])]
         return pairs, None, [path for pair in pairs for path in pair]
 
     def name_of(self, path: Path) -> str:
@@ -97,7 +107,7 @@ class PairedFolder(ImageDataModule):
     def open(self, item: tuple[Path, ...]) -> tuple[Any, Any]:
         if len(item) == 2:
             return open_picture(item[0]), open_picture(item[1])
-        both = open_picture(item[0])
+        both = self.upright(open_picture(item[0]), item)
         width, height = both.size
         if width % 2:
             raise ValueError(f"{width}x{height} pixels are not two images of one size side by side")

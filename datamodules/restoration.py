@@ -10,7 +10,6 @@ from torch.nn.functional import interpolate
 
 from datamodules.image_folder import ImageFolder
 from datamodules.loader import PairBatch
-from datamodules.pictures import pictures_in
 
 
 class Restoration(ImageFolder):
@@ -58,8 +57,7 @@ class Restoration(ImageFolder):
         return ()
 
     def items(self, split: str) -> tuple[list[Path], None, list[Path]]:
-        self._require_folder()
-        paths = pictures_in(self._folder(split))
+        paths = self._all(split)
         return paths, None, paths
 
     def assemble(self, image: Tensor, label: Tensor | None) -> PairBatch:

@@ -15,7 +15,16 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.base import ImageDataModule
 from datamodules.cache import fingerprint
 from datamodules.loader import ImageBatch, PairBatch
-from datamodules.pictures import named_if_broken, open_picture, pictures_in, upright
+from datamodules.pictures import (
+    fault,
+    faults_of,
+    held_out,
+    is_see_through,
+    named_if_broken,
+    open_picture,
+    splits_in,
+    upright,
+)
 
 ORIENTATION = 0x0112  # in EXIF, how the camera was held; by a quarter turn from 5 on
 
@@ -36,14 +45,16 @@ class SuperResolution(ImageDataModule):
     """Any folder of high-resolution images; what is to be enlarged is made of them by bicubic reduction.
 
     Training images are cut out of the pictures at random, never resized. Test images (Set5, Set14 and the like) are
-    whole, one a batch, of any size, cropped to multiples of the scale.
+    whole, one a batch, of any size, cropped to multiples of the scale. Folders ``train`` and ``val`` (or ``test``) in
+    data_dir are splits, as in ImageFolder.
 
     Batches are ``PairBatch(source, target)`` in [-1, 1]: target (N, 3, S, S), and source, the target reduced with
     antialiasing and rounded as a file would be, (N, 3, S / scale, S / scale).
 
     Args:
         data_dir: The folder of training images; sub-folders are searched too.
-        test_dir: The folder of test images; without one, the training images, whole, are tested with.
+        test_dir: The folder of test images; without one, and without a split, the training images, whole, are tested
+            with.
         scale: How many times smaller the source is.
         image_size: Size of the target in training, a multiple of the scale; 96 in SRGAN's paper.
         load_size: Size of the tiles that the pictures are kept as and the targets are cut out of; by default twice
@@ -75,33 +86,52 @@ class SuperResolution(ImageDataModule):
                 f"--data.image_size must be a multiple of --data.scale, and that at least 2; "
                 f"got {image_size} and {scale}"
             )
-        self.test_dir = Path(test_dir) if test_dir else self.data_dir
+        self._test_dir = test_dir
         self.scale = scale
         self._wanted_size = load_size or 2 * image_size
+        self._tested: list[Path] | None = None
+
+    @property
+    def train_dir(self) -> Path:
+        """The folder of training images."""
+        return splits_in(self.data_dir).get("train", self.data_dir)
+
+    @property
+    def test_dir(self) -> Path:
+        """The folder of test images."""
+        return Path(self._test_dir) if self._test_dir else held_out(splits_in(self.data_dir)) or self.train_dir
 
     @property
     def val_split(self) -> str:  # type: ignore[override]
         """ "test", the whole pictures; "train" where they are the training pictures."""
-        return "train" if self.test_dir == self.data_dir else "test"
+        return "train" if self.test_dir in (self.data_dir, self.train_dir) else "test"
 
     def splits(self) -> set[str]:
         return {"train"}  # whole pictures are not kept
 
     def items(self, split: str) -> tuple[Sequence[Any], None, list[Path]]:
-        paths = pictures_in(self.data_dir)
-        sizes = {}
+        paths = self.pictures_in(self.train_dir)
+        sizes, broken = {}, {}
         for path in paths:
-            with named_if_broken(path), open_picture(path) as picture:
-                # Looked for in vain, it would make Pillow decode a whole PNG file.
-                turned = "exif" in picture.info and picture.getexif().get(ORIENTATION, 1) > 4
-                sizes[path] = picture.size[::-1] if turned else picture.size
-        smallest = min(sizes, key=lambda path: min(sizes[path]))
-        least = min(sizes[smallest])
-        if least < self.image_size:
-            raise MisconfigurationException(
-                f"{smallest} is smaller than --data.image_size={self.image_size}: remove it or take a smaller size"
-            )
-        self._load_size = size = min(self._wanted_size, least)
+            try:
+                with open_picture(path) as picture:
+                    # Looked for in vain, it would make Pillow decode a whole PNG file.
+                    turned = "exif" in picture.info and picture.getexif().get(ORIENTATION, 1) > 4
+                    sizes[path] = picture.size[::-1] if turned else picture.size
+            except Exception as error:  # whatever PIL raises on bytes that are no picture
+                broken[path] = fault(path, error)
+        if broken:
+            self.leave_out(broken)
+        small = {
+            path: f"{path} is smaller than --data.image_size={self.image_size}"
+            for path, size in sizes.items()
+            if min(size) < self.image_size
+        }
+        if small:
+            self.leave_out(small, "", "remove {it} or take a smaller size")
+        sizes = {path: size for path, size in sizes.items() if path not in small}
+        self._require(list(sizes))
+        self._load_size = size = min(self._wanted_size, *map(min, sizes.values()))
         tiles = [
             Tile(path, left, top, size)
             for path, (width, height) in sizes.items()
@@ -111,20 +141,64 @@ class SuperResolution(ImageDataModule):
         return tiles, None, paths
 
     def open(self, item: Tile) -> Any:
-        return _open(item.path).crop((item.left, item.top, item.left + item.size, item.top + item.size))
+        return self._picture(item.path).crop((item.left, item.top, item.left + item.size, item.top + item.size))
+
+    def _picture(self, path: Path) -> Any:
+        """A picture in RGB.
+
+        Raises:
+            Exception: Whatever PIL raised when the file was read.
+        """
+        found, see_through = _read(path, self.background)
+        if see_through:
+            self._see_through.add(str(path))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _number(self, part: str) -> str:
+        paths = {tile.path for tile in self._split("train").items} if part == "train" else self._pictures()
+        return f"{len(paths):,}" if part == self.val_split or part == "train" else "0"
 
     def reference(self, split: str) -> str:
-        key = fingerprint(pictures_in(self.test_dir, "test_dir"), self.test_dir)
+        key = fingerprint(self._pictures(), self.test_dir, self.background)
         return f"{super().reference('train')}-{split}-{key}-x{self.scale}"
 
+    def _pictures(self) -> list[Path]:
+        """The test images; where broken ones may be left out, the whole of them."""
+        if self.val_split == "train":
+            return list(dict.fromkeys(tile.path for tile in self._split("train").items))
+        if self.skip_broken and self._tested is None:
+            self._look()
+        return self.pictures_in(self.test_dir, "test_dir") if self._tested is None else self._tested
+
+    def _look(self) -> None:
+        """Read all test images once; they are not kept, and in the middle of a training it would be too late."""
+
+        def look(_: int, path: Path) -> None:
+            width, height = self._picture(path).size
+            if min(width, height) < self.scale:
+                raise ValueError(f"{width}x{height} pixels are less than --data.scale={self.scale}")
+
+        paths = self.pictures_in(self.test_dir, "test_dir")
+        broken = faults_of(paths, look, self.num_workers, "Looking at images")
+        if broken:
+            self.leave_out(broken)
+        self._tested = [path for number, path in enumerate(paths) if number not in broken]
+        self._require(self._tested)
+
     def prepare_data(self) -> None:
-        pictures_in(self.test_dir, "test_dir")
+        """Cut the training images into tiles, once and for all; look at the test images."""
+        self._tested = None
+        _read.cache_clear()
+        self.pictures_in(self.test_dir, "test_dir")
         super().prepare_data()
+        if self.val_split == "test" and self._tested is None:
+            self._look()
 
     def val_dataloader(self) -> DataLoader:
         """The whole test images, one a batch."""
-        pictures = _Whole(pictures_in(self.test_dir, "test_dir"), self.scale)
-        return DataLoader(pictures, batch_size=1, collate_fn=lambda batch: batch[0])
+        return DataLoader(_Whole(self, self._pictures()), batch_size=1, collate_fn=lambda batch: batch[0])
 
     def _finished(self, image: Tensor) -> Tensor:
         return super()._finished(image) if self._training else self._as_float(image)  # test images stay whole
@@ -148,22 +222,27 @@ def _starts(side: int, size: int, stride: int) -> list[int]:
 
 
 @lru_cache(maxsize=16)  # all tiles of a picture follow each other
-def _open(path: Path) -> Any:
-    return upright(open_picture(path), 3)
+def _read(path: Path, background: str) -> tuple[Any, bool]:
+    """A picture in RGB, or what PIL raised; and whether it is transparent in part."""
+    try:
+        picture = open_picture(path)
+        return upright(picture, 3, background), is_see_through(picture)
+    except Exception as error:
+        return error, False
 
 
 class _Whole(Dataset):
     """Whole pictures as batches of one, uint8, cropped at the right and the bottom to multiples of the scale."""
 
-    def __init__(self, paths: list[Path], scale: int) -> None:
+    def __init__(self, data: SuperResolution, paths: list[Path]) -> None:
+        self.data = data
         self.paths = paths
-        self.scale = scale
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, number: int) -> ImageBatch:
         with named_if_broken(self.paths[number]):
-            pixels = torch.from_numpy(np.array(_open(self.paths[number]))).permute(2, 0, 1)[None]
-        height, width = (side // self.scale * self.scale for side in pixels.shape[-2:])
+            pixels = torch.from_numpy(np.array(self.data._picture(self.paths[number]))).permute(2, 0, 1)[None]
+        height, width = (side // self.data.scale * self.data.scale for side in pixels.shape[-2:])
         return ImageBatch(pixels[..., :height, :width], None)

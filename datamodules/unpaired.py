@@ -8,13 +8,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.base import ImageDataModule
 from datamodules.loader import UnpairedBatch, UnpairedLoader
-from datamodules.pictures import pictures_in
+from datamodules.pictures import domains_among, folders_in, held_out, is_folder
 
 
 class UnpairedFolder(ImageDataModule):
     """Two domains of your own: ``trainA/*`` and ``trainB/*``, ``testA/*`` and ``testB/*`` under data_dir.
 
-    This is CycleGAN's layout. Without test folders, scores compare with the training images.
+    This is CycleGAN's layout; ``train/A`` and ``train/B`` do as well, and other names of splits, as in ImageFolder.
+    Without test folders, scores compare with the training images.
 
     Batches are ``UnpairedBatch(a, b)``, (N, C, S, S) in [-1, 1] each, a being the source. The domains are shuffled
     independently, and an epoch is as long as the longer one. Evaluation goes through both in order, and through the
@@ -22,7 +23,7 @@ class UnpairedFolder(ImageDataModule):
 
     Args:
         data_dir: The folder.
-        direction: "AtoB" makes A the source, "BtoA" makes B the source.
+        direction: "AtoB" makes A the source, "BtoA" makes B the source; also of what ``predict`` translates.
         channels: 3 for colour, 1 for grey; images are converted.
         **kwargs: See ImageDataModule.
 
@@ -30,8 +31,8 @@ class UnpairedFolder(ImageDataModule):
         MisconfigurationException: A folder is missing or holds no images.
     """
 
-    folders: tuple[tuple[str, str], ...] = (("trainA", "trainB"), ("testA", "testB"))
-    """Sub-folders of the two domains, to train on and to test with (if any)."""
+    names = "trainA", "trainB"
+    """What the sub-folders of the two domains are called, to train on."""
 
     def __init__(
         self,
@@ -47,8 +48,11 @@ class UnpairedFolder(ImageDataModule):
     @property
     def val_split(self) -> str:  # type: ignore[override]
         """ "test" where there are folders to test with, else "train"."""
-        found = len(self.folders) > 1 and all((self.data_dir / folder).is_dir() for folder in self.folders[1])
-        return "test" if found else "train"
+        return "test" if held_out(self.folders()) else "train"
+
+    def folders(self) -> dict[str, list[Path]]:
+        """The folders of A and B that are there, for "train" and, if any, "val" and "test"."""
+        return domains_among(folders_in(self.data_dir))
 
     def splits(self) -> set[str]:
         return {f"{split}_{domain}" for split in ("train", self.val_split) for domain in "ab"}
@@ -56,12 +60,15 @@ class UnpairedFolder(ImageDataModule):
     def items(self, split: str) -> tuple[list[Path], None, list[Path]]:
         name, _, domain = split.partition("_")
         source = (domain == "a") == (self.direction == "AtoB")
-        folder = self.data_dir / self.folders[name == "test"][0 if source else 1]
-        if not folder.is_dir():
+        folders = self.folders()
+        found = folders.get("train") if name == "train" else held_out(folders)
+        if not found:
+            missing = next((n for n in self.names if not is_folder(self.data_dir / n)), self.names[0])
             raise MisconfigurationException(
-                f"{folder} is not a folder: --data.data_dir must hold {' and '.join(self.folders[0])}, a domain each"
+                f"{self.data_dir / missing} is not a folder: --data.data_dir must hold {' and '.join(self.names)}, a "
+                "domain each"
             )
-        paths = pictures_in(folder)
+        paths = self.pictures_in(found[0 if source else 1])
         return paths, None, paths
 
     def reference(self, split: str) -> str:

@@ -63,7 +63,7 @@ def test_grey_and_colour_are_converted(tmp_path):
     Image.new("L", (16, 16), 100).save(tmp_path / "grey.png")
     Image.new("RGBA", (16, 16), (1, 2, 3, 0)).save(tmp_path / "transparent.png")
     images, _ = loaded(folder(tmp_path))
-    assert images[:, :, 0, 0].tolist() == [[100, 100, 100], [255, 0, 0], [1, 2, 3]]
+    assert images[:, :, 0, 0].tolist() == [[100, 100, 100], [255, 0, 0], [255, 255, 255]]
     data = folder(tmp_path, channels=1)
     assert data.image_shape == (1, 16, 16)
     assert loaded(data)[0][:2, :, 0, 0].tolist() == [[100], [76]]  # luminance
@@ -83,7 +83,7 @@ def test_mistakes_are_named(tmp_path):
         with pytest.raises(MisconfigurationException, match=sentence):
             folder(path).prepare_data()
 
-    check(r"--data\.data_dir=.*nowhere is not a folder", tmp_path / "nowhere")
+    check(r"nowhere is not a folder: set --data\.data_dir", tmp_path / "nowhere")
     check(r"holds no images .*\.png.*--data\.data_dir")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     check(r"Broken image .*broken\.png")

@@ -143,7 +143,7 @@ def test_a_missing_counterpart_is_named(tmp_path, gone):
     write(tmp_path, "train", range(3), "apart")
     (tmp_path / gone / "001.png").unlink()
     kept = {"trainA": "trainB", "trainB": "trainA"}[gone]
-    with pytest.raises(MisconfigurationException, match=rf"{kept}/001\.png has no counterpart .* in .*{gone}$"):
+    with pytest.raises(MisconfigurationException, match=rf"{kept}/001\.png has no counterpart .* in .*{gone}: remove it, or leave"):
         pairs(tmp_path).prepare_data()
 
 

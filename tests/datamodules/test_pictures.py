@@ -12,12 +12,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import EpsImagePlugin, Image
 
 from datamodules import LSUN, Digits, ImageFolder, PairedFolder, SuperResolution
-from datamodules.pictures import EXTENSIONS, NamedPictures, pictures_in
+from datamodules.pictures import NamedPictures, endings, walk
 
 
 def write(path, pixels, **kwargs):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.asarray(pixels, np.uint8)).save(path, **kwargs)
+
+
+def named(folder, channels=3, **kwargs):
+    return NamedPictures(folder, walk(folder).pictures, channels, **kwargs)
 
 
 def noise(height, width, seed=0):
@@ -30,7 +34,7 @@ def test_pictures_have_the_names_of_their_files_and_keep_their_sizes(tmp_path):
         write(tmp_path / f"{name}.png", noise(*size, seed))
     (tmp_path / "notes.txt").write_text("no picture")
     write(tmp_path / ".hidden.png", noise(2, 2))
-    pictures = NamedPictures(tmp_path, 3)
+    pictures = named(tmp_path)
     assert len(pictures) == 3
     found = {name: image for image, name in (pictures[i] for i in range(3))}
     assert list(found) == ["a.one", "b", "deep/er/a"]
@@ -43,10 +47,10 @@ def test_pictures_have_the_names_of_their_files_and_keep_their_sizes(tmp_path):
 def test_grey_and_colour_are_converted(tmp_path):
     write(tmp_path / "red.png", np.broadcast_to([255, 0, 0], (3, 4, 3)))
     write(tmp_path / "white.png", np.full((3, 4), 255))
-    (grey, _), (white, _) = NamedPictures(tmp_path, 1)
+    (grey, _), (white, _) = named(tmp_path, 1)
     assert grey.shape == white.shape == (1, 3, 4)
     assert torch.allclose(grey, torch.tensor(76 / 127.5 - 1))  # luminance
-    assert [image.shape for image, _ in NamedPictures(tmp_path, 3)] == [(3, 3, 4)] * 2
+    assert [image.shape for image, _ in named(tmp_path)] == [(3, 3, 4)] * 2
     assert white.min() == 1
 
 
@@ -57,7 +61,7 @@ def test_photographs_stand_upright(tmp_path, orientation):
     exif[0x0112] = orientation
     pixels = noise(4, 6)
     write(tmp_path / "a.png", pixels, exif=exif)
-    ((image, _),) = NamedPictures(tmp_path, 3)
+    ((image, _),) = named(tmp_path)
     turned = np.rot90(pixels, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
     assert torch.allclose(image, torch.from_numpy(turned.copy()).permute(2, 0, 1) / 127.5 - 1)
 
@@ -65,15 +69,15 @@ def test_photographs_stand_upright(tmp_path, orientation):
 def test_two_pictures_of_one_name_are_named(tmp_path):
     write(tmp_path / "x/a.png", noise(2, 2))
     write(tmp_path / "a.png", noise(2, 2))
-    assert len(NamedPictures(tmp_path, 3)) == 2  # in different folders, so are their results
+    assert len(named(tmp_path)) == 2  # in different folders, so are their results
     write(tmp_path / "x/a.jpg", noise(2, 2))
     with pytest.raises(MisconfigurationException, match=r"x/a\.png and .*x/a\.jpg would have results of one name"):
-        NamedPictures(tmp_path, 3)
+        named(tmp_path)
 
 
 def test_a_broken_picture_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
-    pictures = NamedPictures(tmp_path, 3)
+    pictures = named(tmp_path)
     with pytest.raises(MisconfigurationException, match=r"^Broken image .*a\.png"):
         pictures[0]
 
@@ -140,18 +144,20 @@ def test_other_content_is_a_broken_image_and_starts_nothing(content, started, tm
         with pytest.raises(MisconfigurationException, match=r"^Broken image .*a\.jpg \([^\n]*$"):
             module.prepare_data()
     with pytest.raises(MisconfigurationException, match=r"^Broken image .*a\.jpg"):
-        NamedPictures(folder, 3)[0]
+        named(folder)[0]
     write(tmp_path / "fine/a.png", noise(16, 16))
     tested = SuperResolution(data_dir=str(tmp_path / "fine"), test_dir=str(folder), **sizes, scale=2)
+    with pytest.raises(MisconfigurationException, match=r"^Broken image .*a\.jpg"):
+        tested.prepare_data()
     with pytest.raises(MisconfigurationException, match=r"^Broken image .*a\.jpg"):
         list(tested.val_dataloader())
     assert not started.exists()
 
 
-@pytest.mark.parametrize("ending", sorted(EXTENSIONS))
+@pytest.mark.parametrize("ending", endings())
 def test_every_format_is_read(ending, tmp_path):
     write(tmp_path / f"a{ending}", np.full((4, 6, 3), 128))
-    ((image, _),) = NamedPictures(tmp_path, 3)
+    ((image, _),) = named(tmp_path)
     assert image.shape == (3, 4, 6)
     assert image.abs().max() < 0.05
 
@@ -160,16 +166,17 @@ def test_photographs_of_several_pictures_are_read(tmp_path):
     """As some phones write them: MPO, under the ending of JPEG."""
     first, second = (Image.new("RGB", (6, 4), color) for color in ("white", "black"))
     first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
-    ((image, _),) = NamedPictures(tmp_path, 3)
+    ((image, _),) = named(tmp_path)
     assert image.min() > 0.95
 
 
 @pytest.mark.parametrize("key", ["data_dir", "test_dir"])
 def test_folders_without_pictures_are_named_with_their_setting(tmp_path, key):
+    data = Digits(data_dir=str(tmp_path))
     with pytest.raises(MisconfigurationException, match=rf"^.*nowhere is not a folder: set --data\.{key}"):
-        pictures_in(tmp_path / "nowhere", key)
+        data.pictures_in(tmp_path / "nowhere", key)
     with pytest.raises(MisconfigurationException, match=rf"holds no images .*\.png.*: set --data\.{key}"):
-        pictures_in(tmp_path, key)
+        data.pictures_in(tmp_path, key)
 
 
 def test_predicting_goes_through_a_folder_picture_by_picture(tmp_path):
