@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy, StrategyRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -55,7 +56,26 @@ class DataParallel(DDPStrategy):
             torch._foreach_copy_(group, [part.view(t.shape) for part, t in zip(parts, group, strict=True)])
 
 
+def check_strategy(strategy: Strategy) -> None:
+    """Find out before training whether a strategy can train several networks in one module.
+
+    Raises:
+        MisconfigurationException: It cannot, or its processes cannot be given the module.
+    """
+    if isinstance(strategy, DDPStrategy) and strategy._start_method == "spawn":
+        raise MisconfigurationException(
+            "--trainer.strategy=ddp_spawn must be ddp: optimizers and schedules that are made in each process cannot "
+            "be sent to a new one"
+        )
+    if not isinstance(strategy, SingleDeviceStrategy | DataParallel):
+        raise MisconfigurationException(
+            f"--trainer.strategy={type(strategy).__name__} must be auto, ddp or gans.strategies.DataParallel: others "
+            "wrap a module whose weights are all trained in every step"
+        )
+
+
 for _name, _start in {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}.items():
-    StrategyRegistry.register(
-        _name, DataParallel, description=DataParallel.__doc__ or "", override=True, start_method=_start
-    )
+    for _unused in ("", "_find_unused_parameters_true", "_find_unused_parameters_false"):  # here there are none
+        StrategyRegistry.register(
+            f"{_name}{_unused}", DataParallel, DataParallel.__doc__ or "", override=True, start_method=_start
+        )
