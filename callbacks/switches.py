@@ -1,0 +1,109 @@
+"""The trainer's own settings: their ranges, those that this lab has others for, and what is wrong with the rest."""
+
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+RANGES: dict[str, Any] = {
+    **dict.fromkeys(("num_nodes", "check_val_every_n_epoch"), Annotated[int, "[1, inf)"]),
+    **dict.fromkeys(("max_steps", "max_epochs", "num_sanity_val_steps"), Annotated[int, "[-1, inf)"]),
+    **dict.fromkeys(("min_steps", "min_epochs", "log_every_n_steps", "fast_dev_run"), Annotated[int, "[0, inf)"]),
+    **dict.fromkeys(("limit_val_batches", "limit_test_batches", "overfit_batches"), Annotated[float, "[0, inf)"]),
+    **dict.fromkeys(("limit_train_batches", "limit_predict_batches"), Annotated[float, "(0, inf)"]),
+}
+INSTEAD = {
+    "gradient_clip_val": "set --model.gradient_clip_val, which clips the gradient of each network",
+    "gradient_clip_algorithm": "--model.gradient_clip_val clips by the norm",
+    "accumulate_grad_batches": "set --model.accumulate_grad_batches, which counts for each network",
+    "default_root_dir": "set --run_dir, the folder of everything that a run writes",
+    "barebones": "a run has a metrics file, checkpoints and pictures",
+    "reload_dataloaders_every_n_epochs": "the images of a run stay the same",
+    "model_registry": "there is none here",
+}
+OF_MACHINE = ("accelerator", "strategy", "precision", "plugins", "profiler")
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
+
+
+def asked(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """The trainer's plain settings that are other than Lightning's own."""
+    plain = {key: value for key, value in trainer.items() if isinstance(value, bool | int | float | str | list)}
+    return {key: value for key, value in plain.items() if key in DEFAULTS and value != DEFAULTS[key]}
+
+
+def check_switches(trainer: Mapping[str, Any]) -> None:
+    """Judge the trainer's settings before there is a trainer.
+
+    Raises:
+        MisconfigurationException: One is for another kind of training, or does not go with another one.
+    """
+    for key, value in asked(trainer).items():
+        if key in INSTEAD:
+            raise MisconfigurationException(f"--trainer.{key}={value} must be left out: {INSTEAD[key]}")
+    interval = trainer["val_check_interval"]
+    if interval == 0:
+        raise MisconfigurationException(
+            "--trainer.val_check_interval=0 must be at least 1; --trainer.limit_val_batches=0 validates never"
+        )
+    if isinstance(interval, float) and trainer["check_val_every_n_epoch"] is None:
+        raise MisconfigurationException(
+            f"--trainer.val_check_interval={interval} must be a whole number of generator updates or a time such as "
+            "00:01:00:00; a share of an epoch needs --trainer.check_val_every_n_epoch=1 beside it"
+        )
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Judge what the trainer has made of its settings, before it does anything.
+
+    Raises:
+        MisconfigurationException: It cannot train on these devices.
+    """
+    strategy, most = trainer.strategy, max(16, os.cpu_count() or 1)
+    if strategy.root_device.type == "cpu" and trainer.num_devices > most:
+        raise MisconfigurationException(
+            f"--trainer.devices={trainer.num_devices} must be at most {most} processes on this machine's processor"
+        )
+    if strategy.root_device.type == "cuda" and getattr(strategy, "_start_method", None) == "fork":
+        raise MisconfigurationException(
+            "--trainer.strategy=ddp_fork must be ddp on GPUs, which a forked process cannot use any more"
+        )
+
+
+def complaint(error: BaseException, given: Mapping[str, Any]) -> str:
+    """What Lightning says is wrong, with the settings that it speaks of.
+
+    Args:
+        error: Raised where settings are judged.
+        given: The trainer's settings that may be wrong.
+    """
+    message = " ".join(str(error).split()) or type(error).__name__
+    words = set(message.replace("`", " ").replace("'", " ").replace("=", " ").replace("(", " ").split())
+    culprits = [key for key in given if key in words]
+    culprits = culprits or [key for key, value in given.items() if str(value) in words]
+    culprits = culprits or [key for key in given if key in OF_MACHINE]
+    return f"{' '.join(f'--trainer.{key}={given[key]}' for key in culprits[:2])}: {message}".removeprefix(": ")
+
+
+def refusal(error: Exception) -> str | None:
+    """What the settings ask too much of, where training cannot go on because of it; None where it may be our mistake.
+
+    That is memory, and whatever Lightning itself refuses in its own code.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text:
+        return (
+            "there is not enough memory: lower --data.batch_size, --data.image_size or --model.width, or raise "
+            f"--model.accumulate_grad_batches with a smaller batch ({text[:120]})"
+        )
+    if "deterministic implementation" in text:
+        return f"--trainer.deterministic=true must be warn or false for this model: {text[:200]}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    of = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    judged = isinstance(error, ValueError | RuntimeError | ImportError) and of.startswith("lightning.")
+    return text if judged else None
