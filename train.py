@@ -14,12 +14,13 @@ import sys
 import warnings
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import torch
 import yaml
 from jsonargparse import DefaultHelpFormatter
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -46,6 +47,7 @@ from callbacks import (
     TrainingDiverged,
     Views,
 )
+from callbacks.ranges import refuse_out_of_range
 from callbacks.runs import (
     EVALUATIONS,
     Run,
@@ -59,6 +61,8 @@ from callbacks.runs import (
     title_of,
 )
 from callbacks.settings import allowed_settings, masked, refuse_functions, without_typed_secrets
+from callbacks.switches import RANGES as OF_TRAINER
+from callbacks.switches import asked, check_switches, check_trainer, complaint, refusal
 from callbacks.wandb_account import sync_command, wandb_logger
 from datamodules.base import ImageDataModule
 from gans import checkpoints
@@ -66,6 +70,7 @@ from gans.base import AdversarialModule
 from gans.losses import AdversarialLoss
 from gans.penalties import Penalty
 from gans.precision import native_precision
+from gans.strategies import check_strategy
 from gans.translation import Translator
 
 SUBCOMMANDS = ("fit", *EVALUATIONS)
@@ -75,6 +80,11 @@ HARMLESS = (  # warnings of Lightning's of which there is nothing to be done abo
     *("LeafSpec", "smaller than the logging interval", "skip_none", "exists and is not empty"),
     "used to create the checkpoint",
 )
+RANGES = {  # where the numbers of each part of the settings have theirs
+    **{"trainer": OF_TRAINER, "samples": Samples, "views": Views, "ema": EMA, "health": Health, "best": BestCheckpoint},
+    **{"score": Score, "quality": Quality, "neighbors": Neighbors, "last": LastCheckpoint},
+    "": {"seed_everything": Annotated[int, "[0, 4294967295]"]},
+}
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
 
 
@@ -237,9 +247,25 @@ class CLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint's settings win over the command line's; ours is the other way round."""
 
-    def before_instantiate_classes(self) -> None:
+    def _set_seed(self) -> None:
+        """Called first with what was parsed, so that all of it is judged before anything depends on it."""
         config = self.config[self.subcommand]
         refuse_functions(config)
+        refuse_out_of_range(config, RANGES)
+        options = options_in(self.typed)
+        if "--trainer.check_val_every_n_epoch" in options and "--trainer.val_check_interval" not in options:
+            config.trainer.val_check_interval = 1.0  # and not after so many updates
+        check_switches(config.trainer)
+        self.asked = asked(config.trainer)
+        for key in OF_DATA:
+            if (given := (config.model.get("init_args") or {}).get(key)) is not None:
+                raise MisconfigurationException(
+                    f"--model.{key}={given} must be left out: the model is told by --data what its images are like"
+                )
+        super()._set_seed()
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
         if config.weights_only is False:
             raise MisconfigurationException("weights_only must be true: checkpoints are never read as code")
         self.checkpoint = find_checkpoint(config.ckpt_path, config.run_dir, self.group, anew=self.subcommand == "fit")
@@ -257,10 +283,6 @@ class CLI(LightningCLI):
         self._choose_precision(config)
         if self.subcommand != "fit":
             config.trainer.logger = False
-        elif config.trainer.val_check_interval == 0:
-            raise MisconfigurationException(
-                "--trainer.val_check_interval=0 must be at least 1; --trainer.limit_val_batches=0 validates never"
-            )
         self.record = record(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
         if self.checkpoint is not None and self.subcommand == "fit":
             self._compare(config_of(self.checkpoint))
@@ -313,9 +335,20 @@ class CLI(LightningCLI):
         plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins] if trainer.plugins else []
         given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
         trainer.callbacks = [Threads(), SIGNALS, self.run, *(c for c in given if c), ImageWriter()]
-        if trainer.enable_progress_bar is not False:
+        if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in trainer.callbacks):
             trainer.callbacks.append(Progress())
-        return super().instantiate_trainer(logger=[metrics], plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
+        try:
+            made = super().instantiate_trainer(logger=[metrics], plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
+        except Exception as error:  # whatever Lightning and what it needs have against the settings
+            raise MisconfigurationException(complaint(error, self.asked)) from error
+        check_trainer(made)
+        check_strategy(made.strategy)
+        return made
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        if config.get("enable_checkpointing") is False:
+            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+        return super()._instantiate_trainer(config, callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:
         CLI.built = True
@@ -433,6 +466,20 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
     return [f"--config={json.dumps(settings)}", *typed, f"--ckpt_path={checkpoint}"]
 
 
+def of_settings(error: Exception) -> str | None:
+    """What is wrong with the settings that classes were to be made with; None where our own code is wrong."""
+    trace, frames = error.__traceback__, set()
+    while trace is not None:
+        frames.add(trace.tb_frame.f_globals.get("__name__", "").partition(".")[0])
+        trace = trace.tb_next
+    while error.__cause__ is not None:  # jsonargparse wraps what a constructor raised
+        error = error.__cause__
+    if "jsonargparse" not in frames and not isinstance(error, ValueError | TypeError | OSError):
+        return None
+    plain = isinstance(error, ValueError | TypeError | OSError | MisconfigurationException)
+    return refusal(error) or (str(error) if plain else f"{type(error).__name__}: {error}")
+
+
 def fail(message: str) -> NoReturn:
     """End with one line that says what is wrong, and no secret that was typed."""
     sys.exit(f"error: {without_typed_secrets(' '.join(message.split()), sys.argv[1:])[:450]}")
@@ -471,10 +518,11 @@ def main() -> None:
         sys.exit(128 + stopped.number)
     except (MisconfigurationException, TrainingDiverged) as error:
         fail(str(error))
-    except (ValueError, TypeError, OSError) as error:  # of a constructor, such as Trainer's
-        if CLI.built:
+    except Exception as error:
+        # Before all is built it is about settings; then only what they ask too much of, and all else is our mistake.
+        if (sentence := refusal(error) if CLI.built else of_settings(error)) is None:
             raise
-        fail(str(error.__cause__ or error))  # jsonargparse wraps what a constructor raised
+        fail(sentence)
 
 
 if __name__ == "__main__":
