@@ -32,6 +32,8 @@ class Resumable(LightningModule):
     generator: nn.Module
     discriminator: nn.Module
     averaged_generator: nn.Module | None
+    validates_last: bool
+    """Whether somebody wants the last weights validated, however training ends; asked for in ``setup`` before a fit."""
     validation_due: bool
     """Whether a validation is to follow the last update, which a resumed run makes up before it trains."""
     trained_steps: int
@@ -40,9 +42,11 @@ class Resumable(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.averaged_generator = None
+        self.validates_last = False
         self.validation_due = False
         self.trained_steps = 0
         self._averaging = False  # whether somebody keeps the average up to date
+        self._validated = False  # whether no update came after the last validation
         self._critic_updates = 0  # since the last generator update
         self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
         self._built: dict[str, Any] = {}  # by player, how its optimizer and schedule were when they were new
@@ -107,17 +111,19 @@ class Resumable(LightningModule):
             self.averaged_generator = None
             rank_zero_info("Nothing keeps the averaged generator up to date in this training, so it is dropped.")
         self.validation_due, self._rng_before_validation = False, None
+        self._validated = False
         if not self.training:  # as load_from_checkpoint leaves it
             self.train()
 
     def teardown(self, stage: str) -> None:
         if stage == "fit":
-            self._averaging = False
+            self._averaging = self.validates_last = False
 
     def on_fit_start(self) -> None:
         if self._resumed is not None:
             self._restore_optimizers(self._resumed)
             self._finish_what_is_trained()
+        self._validate_last()
         self._compare_optimizers(self._loaded.get("optimizers", {}))
         self._loaded = {}
 
@@ -141,6 +147,7 @@ class Resumable(LightningModule):
             "class": name_of(type(self)),
             "critic_updates": self._critic_updates,
             "validation_due": self.validation_due,
+            "validated": self._validated,
             "seed": _seed(),
             "parts": self._parts,
             "optimizers": self._built,
@@ -167,6 +174,7 @@ class Resumable(LightningModule):
             self._resumed = state | kept | {"global_step": checkpoint["global_step"]}
             self._critic_updates = state["critic_updates"]
             self.validation_due = state.get("validation_due", False)
+            self._validated = state.get("validated", not self.validation_due)
 
     def _load_average(self, weights: dict[str, Tensor], drop: bool) -> None:
         """Agree with a checkpoint's weights on whether there is an average."""
@@ -379,7 +387,8 @@ class Resumable(LightningModule):
             trainer.val_check_batch = 1 if due else sys.maxsize
         else:
             due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-        last = updates and trainer.global_step == trainer.max_steps  # some callbacks then ask for one more
+        last = updates and trainer.global_step == trainer.max_steps and self.validates_last
+        self._validated = self._validated and not updates
         self.validation_due = (due or last) and trainer.enable_validation
 
     def _validates_in_steps(self) -> bool:
@@ -387,16 +396,20 @@ class Resumable(LightningModule):
         return trainer.check_val_every_n_epoch is None and isinstance(trainer.val_check_interval, int)
 
     def _make_up_validation(self) -> None:
-        """Run a validation that the checkpoint was written before or during, all of it, as Lightning does in training.
+        """Run a validation that the checkpoint was written before or during, all of it.
 
         It must neither come again nor go on from the middle.
         """
-        trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop.val_loop
         if self._validates_in_steps():
-            trainer.val_check_batch = sys.maxsize
+            self.trainer.val_check_batch = sys.maxsize
+        if self.validation_due:
+            self._validate()
+
+    def _validate(self) -> None:
+        """Validate as Lightning does in training."""
+        trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop.val_loop
         if not trainer.enable_validation:
             self.validation_due = False
-        if not self.validation_due:
             return
         loop.restarting = False
         loop.reset_restart_stage()
@@ -429,6 +442,7 @@ class Resumable(LightningModule):
 
     def on_validation_model_zero_grad(self) -> None:
         """Called before a validation during training, and before it draws random numbers."""
+        self.validation_due = True  # until it is done
         self._rng_before_validation = _rng_state(self.device)
         super().on_validation_model_zero_grad()
 
@@ -436,13 +450,26 @@ class Resumable(LightningModule):
         """Called after the callbacks' hooks of this name, and before those that write checkpoints."""
         if not self.trainer.sanity_checking:
             self.validation_due = False
+            self._validated = True
             self._rng_before_validation = None
 
-    def on_train_epoch_end(self) -> None:
-        self.validation_due = False  # nobody asked for a last one
+    def _validate_last(self) -> None:
+        """Let the last weights be validated before training ends, by whichever limit, callback or checkpoint it does.
+
+        That is before Lightning's hooks for the end, so that a signal still finds a training that can be gone on with.
+        """
+        loop = self.trainer.fit_loop
+
+        def validated_first() -> None:
+            del loop.on_run_end
+            if self.validates_last and not self._validated:
+                self._validate()
+            loop.on_run_end()
+
+        loop.on_run_end = validated_first  # type: ignore[method-assign]
 
     def _finish_what_is_trained(self) -> None:
-        """Let Lightning begin and end a training that has all its steps, which it otherwise skips.
+        """Let Lightning begin and end a training that has all its steps or epochs, which it otherwise skips.
 
         So what a run missed that was stopped after its last step, such as its last validation and pictures, is made up.
         """
@@ -452,7 +479,7 @@ class Resumable(LightningModule):
         def run_to_the_end() -> None:
             del loop.run
             run()
-            if self._resumed is not None and self.global_step >= self.trainer.max_steps > 0:
+            if self._resumed is not None:
                 loop.on_run_start()
                 loop.on_run_end()
 
