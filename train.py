@@ -351,6 +351,10 @@ class CLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand != "predict":
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, Score | Quality | Neighbors):
+                    callback.prepare(self.trainer, self.datamodule)
         CLI.built = True
         super()._run_subcommand(subcommand)
 
@@ -372,7 +376,8 @@ class CLI(LightningCLI):
         words = [
             w for i, w in enumerate(self.typed) if "--ckpt_path" not in (w.partition("=")[0], *self.typed[i - 1 : i])
         ]
-        say(f"stopped by {signal.Signals(number).name} after step {self.trainer.global_step:,}; to go on:")
+        when = f"after step {self.trainer.global_step:,}" + ("" if self.model.validated else ", which is not validated")
+        say(f"stopped by {signal.Signals(number).name} {when}; to go on:")
         say(shlex.join(["python", sys.argv[0], *masked(words), f"--ckpt_path={last}"]))
         sys.exit(0 if number == signal.SIGTERM or not self.trainer.is_global_zero else 128 + number)
 

@@ -36,17 +36,17 @@ class Resumable(LightningModule):
     """Whether somebody wants the last weights validated, however training ends; asked for in ``setup`` before a fit."""
     validation_due: bool
     """Whether a validation is to follow the last update, which a resumed run makes up before it trains."""
+    validated: bool
+    """Whether no update came after the last validation."""
     trained_steps: int
     """Generator updates behind the weights that were loaded; 0 for a new model."""
 
     def __init__(self) -> None:
         super().__init__()
         self.averaged_generator = None
-        self.validates_last = False
-        self.validation_due = False
+        self.validates_last = self.validation_due = self.validated = False
         self.trained_steps = 0
         self._averaging = False  # whether somebody keeps the average up to date
-        self._validated = False  # whether no update came after the last validation
         self._critic_updates = 0  # since the last generator update
         self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
         self._built: dict[str, Any] = {}  # by player, how its optimizer and schedule were when they were new
@@ -110,8 +110,7 @@ class Resumable(LightningModule):
         if self.averaged_generator is not None and not self._averaging:
             self.averaged_generator = None
             rank_zero_info("Nothing keeps the averaged generator up to date in this training, so it is dropped.")
-        self.validation_due, self._rng_before_validation = False, None
-        self._validated = False
+        self.validation_due, self.validated, self._rng_before_validation = False, False, None
         if not self.training:  # as load_from_checkpoint leaves it
             self.train()
 
@@ -147,7 +146,7 @@ class Resumable(LightningModule):
             "class": name_of(type(self)),
             "critic_updates": self._critic_updates,
             "validation_due": self.validation_due,
-            "validated": self._validated,
+            "validated": self.validated,
             "seed": _seed(),
             "parts": self._parts,
             "optimizers": self._built,
@@ -174,7 +173,7 @@ class Resumable(LightningModule):
             self._resumed = state | kept | {"global_step": checkpoint["global_step"]}
             self._critic_updates = state["critic_updates"]
             self.validation_due = state.get("validation_due", False)
-            self._validated = state.get("validated", not self.validation_due)
+            self.validated = state.get("validated", not self.validation_due)
 
     def _load_average(self, weights: dict[str, Tensor], drop: bool) -> None:
         """Agree with a checkpoint's weights on whether there is an average."""
@@ -388,7 +387,7 @@ class Resumable(LightningModule):
         else:
             due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
         last = updates and trainer.global_step == trainer.max_steps and self.validates_last
-        self._validated = self._validated and not updates
+        self.validated = self.validated and not updates
         self.validation_due = (due or last) and trainer.enable_validation
 
     def _validates_in_steps(self) -> bool:
@@ -450,7 +449,7 @@ class Resumable(LightningModule):
         """Called after the callbacks' hooks of this name, and before those that write checkpoints."""
         if not self.trainer.sanity_checking:
             self.validation_due = False
-            self._validated = True
+            self.validated = True
             self._rng_before_validation = None
 
     def _validate_last(self) -> None:
@@ -462,7 +461,7 @@ class Resumable(LightningModule):
 
         def validated_first() -> None:
             del loop.on_run_end
-            if self.validates_last and not self._validated:
+            if self.validates_last and not self.validated:
                 self._validate()
             loop.on_run_end()
 
