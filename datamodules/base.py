@@ -29,6 +29,7 @@ from datamodules.pictures import (
     counted,
     endings,
     faults_of,
+    is_file,
     is_folder,
     is_see_through,
     listing,
@@ -267,9 +268,7 @@ class ImageDataModule(LightningDataModule, ABC):
             BrokenImages: Images cannot be used.
             MisconfigurationException: There are none, or there is no room for them.
         """
-        self._splits.clear()  # look at the files anew
-        self._walks.clear()
-        self._source = None
+        self._forget()
         splits = sorted(self.splits())
         if self.skip_broken:
             for split in splits:
@@ -284,6 +283,12 @@ class ImageDataModule(LightningDataModule, ABC):
         if broken:
             self.leave_out(broken)
         self._say_ground()
+
+    def _forget(self) -> None:
+        """Look at the files anew when they are asked for."""
+        self._splits.clear()
+        self._walks.clear()
+        self._source = None
 
     def _introduce(self) -> None:
         """Say how the files were understood: a folder may be read otherwise than it was meant."""
@@ -437,6 +442,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Check that there is a batch in the data, and what to do with it, before anything is trained."""
+        if not self._splits:  # the first rank has looked since this one did
+            self._forget()
         world_size = self.trainer.world_size if self.trainer else 1
         count = min(len(self._split(split).items) for split in self.splits() if split.startswith("train"))
         if stage == "fit" and self.batch_size * world_size > count:
@@ -483,7 +490,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.predict_dir is None:
             raise MisconfigurationException("predict translates a folder of images: name it with --data.predict_dir")
         folder = Path(self.predict_dir)
-        if folder.is_file():
+        if is_file(folder):
             paths, folder = [folder], folder.parent
         else:
             paths = self.pictures_in(folder, "predict_dir")

@@ -79,10 +79,20 @@ class ImageFolder(ImageDataModule):
             self._inside[folder] = dict(sorted(found.items()))
         return self._inside[folder]
 
-    def prepare_data(self) -> None:
-        """See ImageDataModule."""
+    def _forget(self) -> None:
+        super()._forget()
         self._inside.clear()
-        super().prepare_data()
+
+    def _say_others(self) -> None:
+        super()._say_others()
+        if self.data_dir not in self._walks:
+            return
+        folders = self._folders()
+        used = {folders["train"], held_out(folders) or folders["train"]}
+        unused = [path for path in self._walks[self.data_dir].pictures if not any(map(path.is_relative_to, used))]
+        if unused:
+            where = " and ".join(sorted(folder.name for folder in used))
+            self._say(f"{len(unused)} images outside of {where} were left out, such as {unused[0]}")
 
     def _folder(self, split: str) -> Path:
         folders = self._folders()

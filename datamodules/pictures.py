@@ -138,6 +138,14 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """The same of a file."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def folders_in(folder: Path) -> list[Path]:
     """The sub-folders of a folder that are looked into, links to folders included, in alphabetical order."""
     try:
