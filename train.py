@@ -71,7 +71,7 @@ from gans.losses import AdversarialLoss
 from gans.penalties import Penalty
 from gans.precision import native_precision
 from gans.strategies import check_strategy
-from gans.translation import Translator
+from gans.translation import CyclicTranslator, Translator
 
 SUBCOMMANDS = ("fit", *EVALUATIONS)
 SIGNALS = Signals()
@@ -414,6 +414,7 @@ class CLI(LightningCLI):
 
     def predict(self, model: AdversarialModule, ckpt_path: str, **kwargs: Any) -> None:
         """Write images: translations of a folder's, or those of the model's own predict_dataloader."""
+        self._choose_direction(model)
         loader = self.datamodule.predict_dataloader() if isinstance(model, Translator) else model.predict_dataloader()
         try:
             self.trainer.predict(
@@ -423,11 +424,38 @@ class CLI(LightningCLI):
             self.run.close()
         say(f"images           {self.run.folder}/images")
 
+    def _choose_direction(self, model: AdversarialModule) -> None:
+        """Let the model translate what ``--data.predict_dir`` and ``--data.direction`` say, if it can."""
+        data, name = self.datamodule, type(model).__name__
+        if data.predict_dir is not None and not isinstance(model, Translator):
+            raise MisconfigurationException(
+                f"--data.predict_dir={data.predict_dir} must be left out: {name} translates no images, it draws them "
+                "from noise (--model.predict_images says how many)"
+            )
+        assert self.checkpoint is not None
+        trained = direction_of(self.checkpoint)
+        if data.direction in (None, trained):
+            return
+        if not isinstance(model, CyclicTranslator):
+            known = f"{trained}, as it was trained" if trained else "left out"
+            raise MisconfigurationException(f"--data.direction={data.direction} must be {known}: {name} knows no other")
+        if trained or data.direction == "BtoA":
+            model.predict_to = "a"
+
     @property
     def group(self) -> str:
         """What is trained on what, such as dcgan-mnist; a folder of this name holds the runs."""
         config = self.config[self.subcommand]
         return "-".join(part.class_path.rpartition(".")[2].lower() for part in (config.model, config.data))
+
+
+def direction_of(checkpoint: Path) -> str | None:
+    """From which of its data's domains to which a model was trained to translate, if anything says so."""
+    states = [state for state in checkpoints.read(checkpoint).values() if isinstance(state, dict)]
+    path = config_of(checkpoint)  # of runs whose checkpoints do not say it
+    if path is not None:
+        states.append(((read_config(path).get("data") or {}).get("init_args")) or {})
+    return next((state["direction"] for state in states if state.get("direction") in ("AtoB", "BtoA")), None)
 
 
 def make_loggers(folder: Path, settings: list[dict[str, Any]], others: list[Logger], resumed: bool) -> list[Logger]:

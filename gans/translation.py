@@ -72,7 +72,11 @@ class Translator(AdversarialModule):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Translations (C, H, W) by name, of one image (C, H, W) with its name."""
         image, name = batch
-        return {name: self.translate(image[None])[0]}
+        return {name: self.predicted(image[None])[0]}
+
+    def predicted(self, images: Tensor) -> Tensor:
+        """What ``predict`` makes of images."""
+        return self.translate(images)
 
 
 class CyclicTranslator(Translator):
@@ -80,6 +84,9 @@ class CyclicTranslator(Translator):
 
     Batches are unpaired images (a, b), (N, C, H, W) each. A is the source: ``generate`` translates to B.
     """
+
+    predict_to: str = "b"
+    """The domain that ``predict`` translates into."""
 
     def fakes(self, batch: Any) -> tuple[Tensor, Tensor]:
         """The translations into A and into B."""
@@ -90,6 +97,9 @@ class CyclicTranslator(Translator):
         """See Translator; ``to="a"`` goes the other way."""
         with self.sampling() as generator:
             return self.at_any_size(generator["a_to_b" if to == "b" else "b_to_a"], images)
+
+    def predicted(self, images: Tensor) -> Tensor:
+        return self.translate(images, self.predict_to)
 
     def shown(self, batch: Any) -> Tensor:
         """A, its translation and what comes back; then the same for B."""
