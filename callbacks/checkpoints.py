@@ -155,7 +155,7 @@ class BestCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        step = _step_in(Path(self._best_path))
+        step = trainer.strategy.broadcast(_step_in(Path(self._best_path)))  # others may see the file later
         self._found = step is not None and step <= checkpoint["global_step"]
         # What a killed run found after the checkpoint is found again, or other settings lead elsewhere.
         self._remembered = step is not None and not self._found

@@ -10,10 +10,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from callbacks.features import Extractor, Features, create
+from callbacks.features import Extractor, Features, create, fingerprint
 from callbacks.files import save, unwritten
 from callbacks.images import to_uint8
 from callbacks.randomness import isolated_rng
+from callbacks.ranks import agreed, gathered
 
 SIZE = 32
 EPOCHS = 3
@@ -52,32 +53,63 @@ def reduced(images: Tensor) -> Tensor:
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
-def extractor_of(trainer: Trainer, features: str, weights: str | None, cache_dir: Path) -> Extractor:
-    """The extractor that ``--score.features`` names: the classifier of the trainer's data, or what ``create`` gives."""
-    if features == "classifier":
-        return classifier_of(getattr(trainer, "datamodule", None), cache_dir, trainer.strategy.root_device)
-    return create(features, weights)
+def extractor_of(
+    trainer: Trainer, features: str, weights: str | None, cache_dir: Path, made: Extractor | None = None
+) -> Extractor:
+    """The extractor that ``--score.features`` names, with the same weights on all ranks, which call this together.
+
+    Args:
+        trainer: The trainer, with its data.
+        features: "classifier" for that of the data, or what ``create`` takes.
+        weights: As there.
+        cache_dir: Folder that keeps the classifier; the first rank's counts.
+        made: One that was made already; the classifier may be that of other data.
+
+    Raises:
+        MisconfigurationException: On any of the ranks it cannot be made.
+    """
+    extractor = None if features == "classifier" else made
+    for first in (True, False):  # the first of a machine downloads for the others
+        with agreed(trainer):
+            if extractor is None and (trainer.local_rank == 0) == first:
+                if features == "classifier":
+                    device = trainer.strategy.root_device
+                    extractor = classifier_of(trainer.datamodule, cache_dir, device, trainer.is_global_zero)
+                else:
+                    extractor = create(features, weights)
+    assert extractor is not None
+    if len(set(gathered(trainer, fingerprint(extractor)) if trainer.world_size > 1 else ())) > 1:
+        extractor.load_state_dict(trainer.strategy.broadcast(extractor.state_dict()))
+    return extractor
 
 
-def classifier_of(data: Any, cache_dir: Path, device: torch.device | str = "cpu") -> SmallClassifier:
+def check_classes(data: Any) -> None:
+    """Raise MisconfigurationException where a data module has no classes that a classifier could tell apart."""
+    if getattr(data, "num_classes", 0) < 2:
+        raise MisconfigurationException(
+            "--score.features=classifier needs labelled --data, such as a folder with one sub-folder a class"
+        )
+
+
+def classifier_of(
+    data: Any, cache_dir: Path, device: torch.device | str = "cpu", trained: bool = True
+) -> SmallClassifier:
     """The classifier of a data module, trained on its labelled training images once and kept in a file.
 
     Args:
         data: Data module with ``num_classes``, ``image_shape``, ``reference`` and ``ordered``.
         cache_dir: Folder that keeps the file.
         device: Where to train it.
+        trained: Whether it is wanted with its weights.
 
     Raises:
         MisconfigurationException: The data has no classes.
     """
-    if getattr(data, "num_classes", 0) < 2:
-        raise MisconfigurationException(
-            "--score.features=classifier needs labelled --data, such as a folder with one sub-folder a class"
-        )
+    check_classes(data)
     path = cache_dir / f"classifier-{data.reference('train')}.pt"
     with isolated_rng(0, torch.device(device)):
         network = SmallClassifier(data.image_shape[0], data.num_classes)
-        if not _load(network, path):
+        if trained and not _load(network, path):
             torch.manual_seed(0)
             fresh = SmallClassifier(data.image_shape[0], data.num_classes)
             batches = [data.on_after_batch_transfer(batch, 0) for batch in data.ordered("train")]

@@ -44,8 +44,8 @@ class Reference:
             unwritten("statistics", path, error)
 
     @classmethod
-    def load(cls, path: Path | None) -> "Reference | None":
-        """Read a file that ``save`` wrote; None where there is none, or a damaged one."""
+    def load(cls, path: Path | None, dim: int) -> "Reference | None":
+        """Read a file that ``save`` wrote; None where there is none of features of size ``dim``, or a damaged one."""
         if path is None or not path.exists():
             return None
         try:
@@ -54,8 +54,7 @@ class Reference:
                 count = int(file["count"])
         except Exception:  # numpy raises many kinds for files that are not its own
             return None
-        size = mu.shape[-1:]
-        fits = mu.shape == size and sigma.shape == size * 2 and features.ndim == 2 and features.shape[1:] == size
+        fits = mu.shape == (dim,) and sigma.shape == (dim, dim) and features.shape[1:] == (dim,)
         numbers = all(part.is_floating_point() for part in (mu, sigma, features))
         return cls(mu, sigma, features, count) if fits and numbers else None
 
@@ -150,6 +149,12 @@ def share(first: int, n: int, chosen: int, total: int) -> int:
     return before(min(first + n, total), chosen, total) - before(min(first, total), chosen, total)
 
 
+def chosen_of(chosen: int, total: int) -> Tensor:
+    """Which of ``total`` are chosen, (total,) bool; all of them where there are more to be chosen."""
+    ends = torch.arange(1, total + 1) * chosen // total
+    return ends > torch.cat([ends.new_zeros(1), ends[:-1]])
+
+
 def read_statistics(path: str | Path) -> tuple[Tensor, Tensor]:
     """Published statistics of real images: mean ``mu`` (D,) and covariance ``sigma`` (D, D), float64.
 
@@ -167,6 +172,8 @@ def read_statistics(path: str | Path) -> tuple[Tensor, Tensor]:
         raise MisconfigurationException(
             f"--score.real_statistics={path} must hold mu (D,) and sigma (D, D); got {mu.shape} and {sigma.shape}"
         )
+    if not (mu.isfinite().all() and sigma.isfinite().all()):
+        raise MisconfigurationException(f"--score.real_statistics={path} holds numbers that are not finite")
     return mu, sigma
 
 

@@ -1,8 +1,13 @@
 """What images are compared by: Inception, a torchvision classifier, a network of one's own, or pixels."""
 
 import difflib
+import hashlib
 import importlib
+import inspect
+import io
+import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
@@ -11,6 +16,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
+
+from callbacks.randomness import isolated_rng
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
@@ -62,10 +69,12 @@ class Inception(Extractor):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         path = Path(weights) if weights else _downloaded_inception()
-        # torch-fidelity unpickles the file without restrictions; one that passes here holds nothing but tensors.
-        read_weights(path)
+        # torch-fidelity unpickles what it is given without restrictions: not the file, but what was safely read of it.
+        read = io.BytesIO()
+        torch.save(read_weights(path), read)
+        read.seek(0)
         try:
-            self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(path))
+            self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], read)
         except RuntimeError as error:
             raise _wrong_weights(path, "--score.features=inception", error) from error
         # A third less time on a CPU; features differ from the default layout's by rounding only.
@@ -135,26 +144,71 @@ def create(features: str, weights: str | None) -> Extractor:
     Raises:
         MisconfigurationException: No such extractor, or its weights are missing, unreadable or another model's.
     """
+    with isolated_rng(0, torch.device("cpu")):  # a network of one's own may draw its weights: the same every time
+        return _created(features, weights).requires_grad_(False).eval()
+
+
+def _created(features: str, weights: str | None) -> Extractor:
     if weights:
         _check_exists(Path(weights))
-    extractor: Extractor
     if features == "inception":
-        extractor = Inception(weights)
-    elif features == "pixels":
-        extractor = Pixels()
-    elif "." in features:
-        extractor = Custom(_imported(features, weights))
-    else:
-        from torchvision.models import list_models
+        return Inception(weights)
+    if features == "pixels":
+        return Pixels()
+    if "." in features:
+        return Custom(_imported(features, weights))
+    from torchvision.models import list_models
 
-        if features not in (names := list_models(module=__import__("torchvision").models)):
-            near = ", ".join(["inception", "pixels", "classifier", *difflib.get_close_matches(features, names)])
+    if features not in (names := list_models(module=__import__("torchvision").models)):
+        near = ", ".join(["inception", "pixels", "classifier", *difflib.get_close_matches(features, names)])
+        raise MisconfigurationException(
+            f"--score.features={features} is none of {near}, another classifier of torchvision or a class path "
+            "(package.module.Class)"
+        )
+    return Classifier(features, weights)
+
+
+def fingerprint(extractor: Extractor) -> str:
+    """A name for what an extractor computes: its class, all its weights and buffers, and the code of a user's own."""
+    network = getattr(extractor, "network", extractor)
+    found = hashlib.sha256(f"{type(network).__module__}.{type(network).__qualname__} {extractor.resize}".encode())
+    if isinstance(extractor, Custom):
+        with suppress(TypeError, OSError):  # it was not made of a file
+            found.update(Path(inspect.getfile(type(network))).read_bytes())
+    for name, tensor in (*extractor.named_parameters(), *extractor.named_buffers()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()[:12]
+
+
+def probe(extractor: Extractor, features: str, image_shape: tuple[int, int, int]) -> tuple[int, float]:
+    """What an extractor makes of two images of a shape (C, H, W), on the CPU.
+
+    Returns:
+        The size D of a feature, and the seconds that an image takes.
+
+    Raises:
+        MisconfigurationException: It does not make features (N, D) of them.
+    """
+    images = torch.randint(0, 256, (2, *image_shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for _ in range(2):  # the first time takes longer
+        began = time.perf_counter()
+        try:
+            with isolated_rng(0, torch.device("cpu")), torch.no_grad():
+                found = extractor(images).features
+        except Exception as error:
+            if not isinstance(extractor, Custom):
+                raise
             raise MisconfigurationException(
-                f"--score.features={features} is none of {near}, another classifier of torchvision or a class path "
-                "(package.module.Class)"
-            )
-        extractor = Classifier(features, weights)
-    return extractor.requires_grad_(False).eval()
+                f"--score.features={features} cannot look at uint8 images (N, 3, H, W): {error}"
+            ) from error
+        seconds = (time.perf_counter() - began) / len(images)
+    if found.ndim != 2 or len(found) != len(images) or not found.is_floating_point() or not found.numel():
+        raise MisconfigurationException(
+            f"--score.features={features} must turn images (N, 3, H, W) into features (N, D) of floats; of "
+            f"{len(images)} images it made {tuple(found.shape)}, {str(found.dtype).removeprefix('torch.')}"
+        )
+    return found.shape[1], seconds
 
 
 def name_of(features: str) -> str:
@@ -216,11 +270,16 @@ def _imported(class_path: str, weights: str | None) -> nn.Module:
     module, _, name = class_path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the code there leads to
         raise MisconfigurationException(f"--score.features={class_path} cannot be imported: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise MisconfigurationException(f"--score.features={class_path} is not a torch.nn.Module class")
-    network = cls()
+    try:
+        network = cls()
+    except Exception as error:
+        raise MisconfigurationException(
+            f"--score.features={class_path} cannot be made without arguments: {error}"
+        ) from error
     if weights:
         try:
             network.load_state_dict(read_weights(Path(weights)))

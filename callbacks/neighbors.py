@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from callbacks.classifier import extractor_of
+from callbacks.classifier import check_classes, extractor_of
 from callbacks.collect import share
-from callbacks.features import Extractor, name_of
+from callbacks.features import Extractor, create, name_of
 from callbacks.images import folder_of, grid, show, step_of, to_uint8
 from callbacks.randomness import isolated_rng
 
@@ -68,10 +68,16 @@ class Neighbors(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the extractor before anything is trained, so that what is missing is missed at once."""
-        wanted = self.count and self.features != "pixels" and stage != "predict"
-        if not wanted or not trainer.is_global_zero or self._extractor is not None:
-            return
-        self._extractor = extractor_of(trainer, self.features, self.weights, self.cache_dir)
+        if self.count and self.features != "pixels" and stage != "predict":
+            extractor = extractor_of(trainer, self.features, self.weights, self.cache_dir, self._extractor)
+            self._extractor = extractor if trainer.is_global_zero else None
+
+    def prepare(self, trainer: Trainer, data: Any) -> None:
+        """As in Score."""
+        if self.count and self.features == "classifier":
+            check_classes(data)
+        elif self.count and self.features != "pixels" and trainer.is_global_zero:
+            self._extractor = create(self.features, self.weights)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module)

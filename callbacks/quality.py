@@ -1,7 +1,7 @@
 """How near generated images come to the ones they should be: PSNR, SSIM, MS-SSIM and LPIPS, for paired tasks."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,6 +17,7 @@ from torchmetrics.functional.image.lpips import _NoTrainLpips
 from callbacks.features import pretrained
 from callbacks.images import step_of, to_uint8
 from callbacks.randomness import isolated_rng
+from callbacks.ranks import agreed
 from callbacks.scores import keep_best, publish
 
 SMALLEST = {"psnr": 1, "ssim": 11, "ms_ssim": 176, "lpips": 31}  # sides that a metric's windows and layers fit into
@@ -53,7 +54,7 @@ class Quality(Callback):
         self,
         metrics: list[str] = [],  # noqa: B006
         luminance: bool = False,
-        border: int = 0,
+        border: Annotated[int, "[0, 4096]"] = 0,
         lpips_weights: str | None = None,
         lpips_net: Literal["alex", "vgg", "squeeze"] = "alex",
     ) -> None:
@@ -81,17 +82,41 @@ class Quality(Callback):
         """Name of the metric by which checkpoints are chosen, the first; None if there is none."""
         return next(iter(self.names.values()), None)
 
+    @property
+    def needs_all(self) -> bool:
+        """Whether all batches of an evaluation are looked at."""
+        return bool(self.names)
+
     # Lightning's hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load LPIPS before anything is trained, so that what is missing is missed at once."""
         if not self.monitor or stage == "predict":
             return
+        # What the batches are: the data tells, or else what the GAN can take.
+        gives = getattr(trainer.datamodule, "gives", None)
+        kinds = (gives,) if gives else getattr(pl_module, "takes", ())
+        if kinds and not any(kind.startswith("pairs") for kind in kinds):
+            raise MisconfigurationException(
+                f"--quality.metrics=[{','.join(self.names)}] compares images with their targets, and "
+                f"{type(pl_module).__name__} has {' or '.join(kinds)}, which have none: leave it out, and --score "
+                "compares them as a whole"
+            )
+        for first in (True, False):  # the first of a machine downloads for the others
+            with agreed(trainer):
+                if (trainer.local_rank == 0) == first:
+                    self._load()
+        if stage == "fit":
+            pl_module.validates_last = True
+
+    def prepare(self, trainer: Trainer, data: Any) -> None:
+        """As in Score."""
+        if trainer.local_rank == 0:
+            self._load()
+
+    def _load(self) -> None:
         if "lpips" in self.names and self._lpips is None:
-            if trainer.local_rank == 0:
-                self._lpips = create_lpips(self.lpips_net, self.lpips_weights)
-            trainer.strategy.barrier("quality weights")
-            self._lpips = self._lpips or create_lpips(self.lpips_net, self.lpips_weights)
+            self._lpips = create_lpips(self.lpips_net, self.lpips_weights)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.monitor:

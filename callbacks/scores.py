@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,14 +14,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.checkpoints import mode_of
-from callbacks.classifier import extractor_of
-from callbacks.collect import Collector, Reference, before, read_statistics, share
+from callbacks.classifier import check_classes, extractor_of
+from callbacks.collect import Collector, Reference, before, chosen_of, read_statistics, share
 from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
-from callbacks.features import Extractor, name_of
+from callbacks.features import Extractor, create, fingerprint, name_of, probe
 from callbacks.files import unwritten, whole
 from callbacks.images import step_of, to_uint8
 from callbacks.metrics_file import MetricsFile
 from callbacks.randomness import isolated_rng
+from callbacks.ranks import agreed
+
+BLIND = ("callbacks.", "gans.base", "lightning.")  # where hooks look at no batch of an evaluation, unless they say so
 
 
 class Score(Callback):
@@ -56,17 +59,26 @@ class Score(Callback):
         self,
         features: str = "inception",
         weights: str | None = None,
-        num_images: int = 10_000,
-        num_real: int | None = None,
+        num_images: Annotated[int, "[0, inf)"] = 10_000,
+        num_real: Annotated[int, "[2, inf)"] | None = None,
         real_statistics: str | None = None,
-        batch_size: int = 64,
+        batch_size: Annotated[int, "[1, inf)"] = 64,
         cache_dir: str = "~/.cache/gan-lab",
-        seed: int = 0,
+        seed: Annotated[int, "[0, 4294967295]"] = 0,
     ) -> None:
         if num_images < 0 or num_images == 1:
             raise MisconfigurationException(f"--score.num_images must be 0 or at least 2; got {num_images}")
         if num_real is not None and num_real < 2:
             raise MisconfigurationException(f"--score.num_real must be at least 2; got {num_real}")
+        if batch_size < 1:
+            raise MisconfigurationException(f"--score.batch_size must be at least 1; got {batch_size}")
+        if seed < 0:
+            raise MisconfigurationException(f"--score.seed must be 0 or more; got {seed}")
+        if weights and features in ("pixels", "classifier"):
+            raise MisconfigurationException(
+                f"--score.weights={weights} is the file of a network's weights, and --score.features={features} has "
+                "none: leave one of the two out"
+            )
         self.features = features
         self.weights = weights
         self.num_images = num_images
@@ -74,12 +86,17 @@ class Score(Callback):
         self.real_statistics = real_statistics
         self.batch_size = batch_size
         self.cache_dir = Path(cache_dir).expanduser()
+        if next((path for path in (self.cache_dir, *self.cache_dir.parents) if path.exists()), Path("/")).is_file():
+            raise MisconfigurationException(f"--score.cache_dir={cache_dir} is, or lies in, a file: name a folder")
         self.seed = seed
         self._extractor: Extractor | None = None
-        self._real: dict[str, Reference] = {}  # by name of the data
+        self._key = ""  # of what it computes
+        self._dim = 0  # of its features
+        self._real: dict[str, Reference] = {}  # by name of the data; on the first rank
         self._fake: Collector | None = None
         self._collector: Collector | None = None
-        self._estimated = False
+        self._restricted: tuple[Any, list[int | float], int | float] | None = None  # loader, and what to put back
+        self._timed = self._estimated = False
 
     @property
     def names(self) -> dict[str, str]:
@@ -96,27 +113,41 @@ class Score(Callback):
 
     # Lightning's hooks
 
+    def prepare(self, trainer: Trainer, data: Any) -> None:
+        """Find what is missing before images are downloaded and resized, where somebody calls this before training."""
+        if not self.num_images:
+            return
+        if self.features == "classifier":
+            check_classes(data)
+        elif trainer.local_rank == 0:  # which downloads for the others
+            self._extractor = create(self.features, self.weights)
+        if self.real_statistics:
+            read_statistics(self.real_statistics)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the extractor before anything is trained, so that what is missing is missed at once."""
         if not self.num_images or stage == "predict":
             return
-        if self._extractor is None:
-            extractor = self.features, self.weights, self.cache_dir
-            if trainer.local_rank == 0:
-                self._extractor = extractor_of(trainer, *extractor)
-            trainer.strategy.barrier("score weights")
-            self._extractor = self._extractor or extractor_of(trainer, *extractor)
-        if self.real_statistics:
-            mu, sigma = read_statistics(self.real_statistics)
-            self._real["given"] = Reference(mu, sigma, None, 0)
+        self._real.clear()
+        self._extractor = extractor_of(trainer, self.features, self.weights, self.cache_dir, self._extractor).cpu()
+        self._key = fingerprint(self._extractor)
+        with agreed(trainer):
+            self._dim, seconds = probe(self._extractor, self.features, getattr(pl_module, "image_shape", (3, 32, 32)))
+            real = 0
+            if self.real_statistics and trainer.is_global_zero:
+                self._real["given"] = self._given()
+            elif hasattr(trainer.datamodule, "count"):
+                real = self._checked(trainer.datamodule.count(trainer.datamodule.val_split))
+        if stage == "fit":
+            pl_module.validates_last = True
+        if real and trainer.is_global_zero:
+            name = self._reference_name(trainer)
+            file = self._cache_file(name)
+            self._estimate(seconds, 0 if file and file.exists() else real, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.num_images:
             keep_best(trainer, self.monitor)
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True  # and so, unlike at max_steps alone, Lightning validates once more
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(trainer, pl_module, trainer.val_dataloaders, trainer.num_val_batches)
@@ -144,7 +175,34 @@ class Score(Callback):
 
     on_test_epoch_end = on_validation_epoch_end
 
+    def on_exception(self, *_: Any) -> None:
+        self._release()
+
     # What they do
+
+    def _given(self) -> Reference:
+        """The published statistics.
+
+        Raises:
+            MisconfigurationException: They are none, or not of such features.
+        """
+        assert self.real_statistics is not None
+        mu, sigma = read_statistics(self.real_statistics)
+        if len(mu) != self._dim:
+            raise MisconfigurationException(
+                f"--score.real_statistics={self.real_statistics} is of {len(mu)} features, but "
+                f"--score.features={self.features} has {self._dim}: give statistics of the same features"
+            )
+        return Reference(mu, sigma, None, 0)
+
+    def _checked(self, available: int) -> int:
+        """How many of the available real images are compared with; one has no spread to compare."""
+        if available < 2:
+            raise MisconfigurationException(
+                f"--score needs at least 2 real images to compare with, and there is {available}: give more, or leave "
+                "scores out with --score.num_images=0"
+            )
+        return min(self.num_real or available, available)
 
     def _begin(self, trainer: Trainer, module: LightningModule, loader: Any, batches: list[int | float]) -> None:
         if not self.num_images or trainer.sanity_checking:
@@ -160,71 +218,105 @@ class Score(Callback):
         self._distinct = min(getattr(loader, "distinct", every), self._total)
         self._name = self._reference_name(trainer) if self._total == every else f"unnamed {self._total}"
         self._fake = Collector(self._extractor, self.num_images, self.batch_size, classify=True)
+        self._finite = torch.ones((), dtype=torch.bool, device=module.device)
         self._collector = None
-        if self._name not in self._real and (cached := Reference.load(self._cache_file())) is not None:
-            self._real[self._name] = cached
-        if self._name not in self._real:
-            count = min(self.num_real or self._distinct, self._distinct)
-            self._collector = Collector(self._extractor, count, self.batch_size, classify=False)
+        if not self._known(trainer):
+            self._collector = Collector(self._extractor, self._checked(self._distinct), self.batch_size, classify=False)
+        self._numbers: Any = range(self._total)
+        wanted = chosen_of(self.num_images, self._total)
+        if self._collector is not None:
+            wanted[: self._distinct] |= chosen_of(self._collector.count, self._distinct)
+        if hasattr(loader, "restrict") and not wanted.all() and not _watched(trainer, module):
+            chosen = wanted.nonzero().flatten()
+            self._numbers = chosen.tolist()
+            self._restricted = loader, batches, batches[0]
+            loader.restrict(chosen)
+            batches[0] = len(loader)  # as far as Lightning goes
+
+    def _known(self, trainer: Trainer) -> bool:
+        """Whether the real images' statistics are known: to the first rank, whose disk decides for all."""
+        if trainer.is_global_zero and self._name not in self._real:
+            cached = Reference.load(self._cache_file(self._name), self._dim)
+            self._real |= {} if cached is None else {self._name: cached}
+        return trainer.strategy.broadcast(self._name in self._real)
+
+    def _release(self) -> None:
+        """Let the loader go through all images again."""
+        if self._restricted is not None:
+            loader, batches, number = self._restricted
+            loader.restrict(None)
+            batches[0] = number
+        self._restricted = self._fake = self._collector = None
 
     def _reference_name(self, trainer: Trainer) -> str:
-        """What the real images are, as far as the data module can tell."""
+        """What the real images are, as far as the data module can tell, and what looks at them."""
         if self.real_statistics:
             return "given"
         data = trainer.datamodule
         if not hasattr(data, "reference"):
             return f"unnamed {trainer.state.stage}"
-        name = f"{data.reference(data.val_split)}-{self.features}-{self.num_real or 'all'}"
-        if self.weights:
-            status = Path(self.weights).stat()
-            name += f"-{status.st_size}-{status.st_mtime_ns}"
-        return name
+        return f"{data.reference(data.val_split)}-{name_of(self.features)}-{self._key}-{self.num_real or 'all'}"
 
-    def _cache_file(self) -> Path | None:
-        return None if self._name.startswith(("given", "unnamed")) else self.cache_dir / f"{self._name}.npz"
+    def _cache_file(self, name: str) -> Path | None:
+        return None if name.startswith(("given", "unnamed")) else self.cache_dir / f"{name}.npz"
 
     @torch.no_grad()
     def _take(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Score a batch: its real images if they are not known yet, and its share of generated ones."""
         assert self._fake is not None
-        # Loaders deal whole batches to the ranks in turn, so this is where the batch stands among all images.
+        # Loaders deal whole batches to the ranks in turn, so this is where the batch stands among all.
         number = batch_idx * trainer.world_size + trainer.global_rank
         real = module.real(batch)
-        first = number * self._loader_batch
+        numbers = self._numbers[number * self._loader_batch :][: len(real)]
+        if not numbers:
+            return
+        first = numbers[0]
         if self._collector is not None:
-            chosen = [i for i in range(len(real)) if share(first + i, 1, self._collector.count, self._distinct)]
-            start = before(first, self._collector.count, self._distinct)
-            self._collector.add(to_uint8(real[chosen]), start)
-        count = share(first, len(real), self.num_images, self._total)
+            chosen = [i for i, n in enumerate(numbers) if share(n, 1, self._collector.count, self._distinct)]
+            self._collector.add(to_uint8(real[chosen]), before(first, self._collector.count, self._distinct))
+        chosen = [i for i, n in enumerate(numbers) if share(n, 1, self.num_images, self._total)]
+        count = share(first, numbers[-1] + 1 - first, self.num_images, self._total)
         start = before(first, self.num_images, self._total)
         began = time.perf_counter()
         with isolated_rng(self.seed + number, module.device):
             made = 0
             while made < count:
-                images = module.generate(_first(batch, count - made))
+                images = module.generate(_only(batch, chosen[: count - made]))
+                self._finite &= images.isfinite().all()
                 self._fake.add(to_uint8(images), start + made)
                 made += len(images)
-        if not self._estimated and self._fake.extracted:
-            self._estimated = True
-            self._estimate((time.perf_counter() - began) / self._fake.extracted, trainer, module)
+        if self._fake.extracted and not self._timed:
+            self._timed = True
+            seconds = (time.perf_counter() - began) / self._fake.extracted
+            self._estimate(seconds, self._collector.count if self._collector else 0, trainer)
 
-    def _estimate(self, seconds: float, trainer: Trainer, module: LightningModule) -> None:
-        images = self.num_images + (self._collector.count if self._collector else 0)
-        minutes = seconds * images / trainer.world_size / 60
-        if module.device.type == "cpu" and minutes > 0.5:
+    def _estimate(self, seconds: float, real: int, trainer: Trainer) -> None:
+        """Say, once and where it is long, how long scores take on a CPU: so many seconds an image."""
+        fake = self.num_images
+        each, once = (max(1, round(seconds * n / trainer.world_size / 60)) for n in (fake, real))
+        long = seconds * (fake + real) / trainer.world_size > 30 and trainer.strategy.root_device.type == "cpu"
+        if long and not self._estimated:
+            self._estimated = True
+            first = f", and {real:,} real ones {once} min more the first time" if real else ""
             rank_zero_info(
-                f"scoring {images:,} images in {self.features} features takes about {minutes:.0f} min here each time; "
-                "--score.num_images and --score.num_real change that"
+                f"scoring {fake:,} generated images in {self.features} features takes about {each} min here each "
+                f"time{first}; --score.num_images and --score.num_real change that"
             )
 
     def _finish(self, trainer: Trainer, module: LightningModule) -> None:
         assert self._fake is not None
         if self._collector is not None:
             reference = self._collector.reference(trainer)
-            reference.save(self._cache_file() if trainer.is_global_zero else None)
-            self._real[self._name] = reference
-        real, fake = self._real[self._name], self._fake.reference(trainer)
-        scores = trainer.strategy.broadcast(self._compute(real, fake) if trainer.is_global_zero else {})
+            if trainer.is_global_zero:
+                reference.save(self._cache_file(self._name))
+                self._real[self._name] = reference
+        fake = self._fake.reference(trainer)
+        finite = trainer.strategy.reduce_boolean_decision(bool(self._finite))
+        found: tuple[dict[str, float], int] = ({}, 0)
+        if trainer.is_global_zero:
+            real = self._real[self._name]
+            found = self._compute(real, fake, finite), real.count
+        scores, count = trainer.strategy.broadcast(found)
         entry = {
             "step": step_of(trainer, module),
             "scores": scores,
@@ -232,29 +324,23 @@ class Score(Callback):
                 "features": self.features,
                 "resize": self._extractor.resize if self._extractor else "",
                 "generated_images": self.num_images,
-                "real_images": real.count or self.real_statistics,
+                "real_images": count or self.real_statistics,
                 "reference": self._name,
                 "weights": "raw" if getattr(module, "averaged_generator", None) is None else "ema",
                 "seed": self.seed,
             },
         }
-        counts = {"score/generated_images": float(self.num_images), "score/real_images": float(real.count)}
+        counts = {"score/generated_images": float(self.num_images), "score/real_images": float(count)}
+        self._release()
         publish(trainer, module, "scores.json", entry, self.monitor, counts)
-        self._fake = self._collector = None
 
-    def _compute(self, real: "Reference", fake: "Reference") -> dict[str, float]:
+    def _compute(self, real: Reference, fake: Reference, finite: bool) -> dict[str, float]:
         names = self.names
-        if real.mu.shape != fake.mu.shape:
-            given = f"--score.real_statistics={self.real_statistics}" if self.real_statistics else self._cache_file()
-            instead = "give statistics of the same features" if self.real_statistics else "delete that file"
-            raise MisconfigurationException(
-                f"{given} is of {len(real.mu)} features, but --score.features={self.features} has {len(fake.mu)}: "
-                f"{instead}"
-            )
-        if not (torch.isfinite(fake.mu).all() and torch.isfinite(real.mu).all()):
-            rank_zero_warn(
-                "the images' features are not all finite numbers, so there is no score: has training diverged?"
-            )
+        numbers = {"real": (real.mu, real.sigma), "generated": (fake.mu, fake.sigma)}
+        wrong = [f"the {kind} images' features" for kind, parts in numbers.items() if not _all_finite(*parts)]
+        if wrong := wrong if finite else ["the generated images' pixels"]:
+            training = "" if "real" in wrong[0] else ": has training diverged?"
+            rank_zero_warn(f"{wrong[0]} are not all finite numbers, so there is no score{training}")
             return {names["frechet"]: float("nan")}
         frechet = frechet_distance(real.mu, real.sigma, fake.mu, fake.sigma)
         scores = {names["frechet"]: frechet}
@@ -266,16 +352,33 @@ class Score(Callback):
         return {name: float(score) for name, score in scores.items()}
 
 
-def _first(batch: Any, n: int) -> Any:
-    """The first n elements of a batch (the batch itself if it has no more)."""
+def _only(batch: Any, chosen: list[int]) -> Any:
+    """Some elements of a batch; the batch itself where they are all that it has."""
     if isinstance(batch, Tensor):
-        return batch[:n]
-    parts = [part[:n] if isinstance(part, Tensor) else part for part in batch]
+        return batch if len(chosen) == len(batch) else batch[chosen]
+    parts = [_only(part, chosen) if isinstance(part, Tensor) else part for part in batch]
     return type(batch)(*parts) if hasattr(batch, "_fields") else parts
 
 
+def _all_finite(*tensors: Tensor) -> bool:
+    return all(tensor.isfinite().all() for tensor in tensors)
+
+
+def _watched(trainer: Trainer, module: LightningModule) -> bool:
+    """Whether somebody else looks at the batches of this evaluation, and so needs all of them."""
+    kind = "test" if trainer.testing else "validation"
+    hooks = [f"on_{kind}_batch_start", f"on_{kind}_batch_end"]
+    methods = [getattr(type(part), hook) for part in (*trainer.callbacks, module) for hook in hooks]
+    methods.append(getattr(type(module), f"{kind}_step"))
+    strangers = any(not method.__module__.startswith(BLIND) for method in methods)
+    return strangers or any(getattr(callback, "needs_all", False) for callback in trainer.callbacks)
+
+
 def keep_best(trainer: Trainer, name: str) -> None:
-    """Let the loggers that summarise a run keep a score's best value."""
+    """Let the loggers that summarise a run keep a score's best value; say where there will be none."""
+    if not trainer.enable_validation:
+        why = "--trainer.limit_val_batches is 0" if trainer.limit_val_batches == 0 else "there are no images for it"
+        rank_zero_warn(f"nothing is scored, and no best checkpoint chosen, since there is no validation: {why}")
     for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, WandbLogger):
             logger.experiment.define_metric(name, step_metric="trainer/global_step", summary=mode_of(name))

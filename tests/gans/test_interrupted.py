@@ -49,9 +49,8 @@ class Score(Callback):
     def on_train_start(self, trainer, pl_module):
         self.starts += 1
 
-    def on_train_batch_end(self, trainer, *_):
-        if self.last and trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True
+    def setup(self, trainer, pl_module, stage):
+        pl_module.validates_last = self.last
 
     def on_validation_epoch_start(self, trainer, pl_module):
         self.batches = 0
