@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -27,11 +28,46 @@ from gans.resume import Resumable
 from gans.strategies import DataParallel
 
 Loss = tuple[Tensor, dict[str, Tensor]]  # a scalar to minimise, and what to log beside it by name
+IMAGES = ("images", "images with classes", "images with attributes")
+RARE = 1000  # epochs for one update, from which on nobody can have meant it
 
 
-def images_of(batch: Any) -> Tensor:
-    """The images of a batch: the batch itself or its first element. (N, C, H, W), float in [-1, 1]."""
-    return batch if isinstance(batch, Tensor) else batch[0]
+def images_of(batch: Any, part: int = 0) -> Tensor:
+    """The images of a batch: the batch itself or its first element. (N, C, H, W), float in [-1, 1].
+
+    Args:
+        batch: The batch.
+        part: 1 for the second element, such as the target of a pair.
+
+    Raises:
+        MisconfigurationException: There are none.
+    """
+    parts = batch if isinstance(batch, tuple | list) else [batch]
+    if len(parts) <= part or not isinstance(parts[part], Tensor):
+        wanted = "images (N, C, H, W), or a tuple that begins with them" if part == 0 else "a tuple of two images"
+        raise MisconfigurationException(f"A batch must be {wanted}; the data gives {_described(batch)}")
+    return parts[part]
+
+
+def check_kind(model: Any, data: Any, gives: str | None, fitting: str = "other data") -> None:
+    """Refuse data whose batches are not what a GAN is trained on.
+
+    Args:
+        model: The GAN or its class.
+        data: The data module or its class.
+        gives: What the batches are; None where the data does not say.
+        fitting: Names of data that would do.
+
+    Raises:
+        MisconfigurationException: They are of another kind.
+    """
+    model_name, data_name = (getattr(part, "__name__", type(part).__name__) for part in (model, data))
+    if model.takes and gives is not None and gives not in model.takes:
+        wanted = " or ".join(model.takes if len(model.takes) < 3 else model.takes[:1])
+        raise MisconfigurationException(
+            f"--model={model_name} takes {wanted}, and --data={data_name} gives {gives}: "
+            f"take {model.settings_for.get(gives, fitting)}"
+        )
 
 
 @contextmanager
@@ -76,7 +112,8 @@ class AdversarialModule(Resumable, ABC):
         n_critic: Discriminator updates, each on a fresh batch, before every generator update.
         accumulate_grad_batches: Batches whose gradients are averaged for one update.
         gradient_clip_val: Largest norm of an update's gradient over all weights of the network; none clips nothing.
-        channels_last: Keep convolution weights in the memory order (NHWC) that is faster on most devices.
+        channels_last: Keep convolution weights in the memory order (NHWC) that is faster on most devices; by default
+            where all layers are PyTorch's or this lab's, since others may call ``.view`` on features, which it breaks.
         diff_augment: Policy such as color,translation,cutout: what the discriminator sees, real and generated alike, is
             augmented differentiably, so that few images suffice and the generator does not learn the augmentation.
         compile: Compile the networks with torch.compile, in the first step; pictures and scores use them uncompiled.
@@ -92,6 +129,10 @@ class AdversarialModule(Resumable, ABC):
     """A moving average of the generator, kept up to date by a callback; pictures and scores use it when it is there."""
     critic_may_win: bool = False
     """Whether the generator learns well from a discriminator that makes no mistake, so that this is no bad sign."""
+    takes: tuple[str, ...] = ()
+    """What its batches may be: any of IMAGES, "pairs", "pairs of two sizes", "unpaired images"; empty: not said."""
+    settings_for: dict[str, str] = {}  # noqa: RUF012
+    """Settings with which it takes other batches, by what these are."""
 
     def __init__(
         self,
@@ -103,7 +144,7 @@ class AdversarialModule(Resumable, ABC):
         n_critic: Annotated[int, "[1, inf)"] = 1,
         accumulate_grad_batches: Annotated[int, "[1, inf)"] = 1,
         gradient_clip_val: Annotated[float, "(0, inf)"] | None = None,
-        channels_last: bool = True,
+        channels_last: bool | None = None,
         diff_augment: str | None = None,
         compile: bool = False,
     ) -> None:
@@ -124,6 +165,7 @@ class AdversarialModule(Resumable, ABC):
         self.channels_last = channels_last
         self.diff_augment = None if diff_augment is None else DiffAugment(diff_augment)
         self.compiles = compile
+        self._checked = False  # whether a batch was looked at
 
     # What a paper writes
 
@@ -146,6 +188,16 @@ class AdversarialModule(Resumable, ABC):
     def real(self, batch: Any) -> Tensor:
         """The real images that ``generate(batch)`` is to be compared with, (N, C, H, W) in [-1, 1]."""
         return images_of(batch)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Channels, height and width of the images that a batch begins with."""
+        return (self.image_shape,)
+
+    @property
+    def labels(self) -> tuple[int, bool]:
+        """How many classes or attributes the labels tell apart, 0 where none are needed; whether it is attributes."""
+        return 0, False
 
     def shown(self, batch: Any) -> Tensor:
         """What pictures show of a batch, (N, K, C, H, W) in [-1, 1]: K images side by side for each of its own."""
@@ -182,6 +234,18 @@ class AdversarialModule(Resumable, ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One batch: a discriminator update, then a generator update when ``n_critic`` of the former are done."""
+        try:
+            self._train_on(batch)
+        except ValueError as error:  # of torch's batch norm, which has no better way to say it
+            if not str(error).startswith("Expected more than 1 value per channel"):
+                raise
+            raise MisconfigurationException(
+                f"{type(self).__name__}'s batch norm needs at least two images in a batch, and this one has "
+                f"{len(images_of(batch))}: set --data.batch_size to 2 or more, and drop_last=True in a DataLoader of "
+                "your own"
+            ) from error
+
+    def _train_on(self, batch: Any) -> None:
         self.validates_after(False)
         self._waiting.append(batch)
         n = self.accumulate_grad_batches
@@ -252,28 +316,87 @@ class AdversarialModule(Resumable, ABC):
         self.log_dict({name: v for name, v in values.items() if name.startswith("loss/")}, prog_bar=True, logger=False)
 
     def on_train_start(self) -> None:
+        self._check_updates()
         if self.trainer.world_size > 1:
             torch.manual_seed(torch.initial_seed() + self.global_rank)  # every rank draws its own noise
         self.go_on()
+
+    def _check_updates(self) -> None:
+        """Say so when epochs go by without an update, and refuse to wait for ever."""
+        batches = self.trainer.num_training_batches
+        needed = max(1, self.critic_steps()) * self.accumulate_grad_batches
+        if needed <= batches or not batches or self.trainer.fast_dev_run:
+            return
+        epochs = -(-needed // int(batches))
+        said = (
+            f"With --model.n_critic={self.n_critic} and --model.accumulate_grad_batches={self.accumulate_grad_batches} "
+            f"the generator is updated once in {needed:,} batches, and an epoch has {int(batches):,}: that is "
+        )
+        if epochs > RARE:
+            raise MisconfigurationException(
+                f"{said}once in {epochs:,} epochs; make their product {int(batches):,} or less"
+            )
+        rank_zero_warn(f"{said}once in {epochs:,} epochs")
 
     def on_predict_start(self) -> None:
         torch.manual_seed(torch.initial_seed() + self.global_rank)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0 and self.current_epoch == 0:
-            self._check(self.real(batch))
+        if not self._checked:
+            self._check(batch)
+            self._checked = True
 
-    def _check(self, images: Tensor) -> None:
+    def _check(self, batch: Any) -> None:
         """The mistakes that loaders of one's own make; looked for once, in the first batch."""
-        if tuple(images.shape[1:]) != tuple(self.image_shape):
+        name = type(self).__name__
+        for number, shape in enumerate(map(tuple, self.shapes)):
+            # What a class of one's own makes of a batch is not known here.
+            images = images_of(batch, number) if self.takes else self.real(batch)
+            found = tuple(images.shape)
+            if found[1:] != shape:
+                what = "image_shape=" if shape == tuple(self.image_shape) else "sources of "
+                turned = len(found) == 4 and (found[3], *found[1:3]) == shape
+                raise MisconfigurationException(
+                    f"The data's images are {found[1:]}, but {name} was built for {what}{shape} (channels, height, "
+                    f"width): {'permute(0, 3, 1, 2) puts the channels first' if turned else 'make the two equal'}."
+                )
+            if images.dtype != self.dtype:
+                raise MisconfigurationException(
+                    f"The data's images are {_named(images.dtype)}; {name} takes {_named(self.dtype)} in [-1, 1] "
+                    "(x / 127.5 - 1 for bytes)."
+                )
+            low, high = (pixel.item() for pixel in images.aminmax())
+            if not (low >= -1.01 and high <= 1.01):  # nor for numbers that are none
+                raise MisconfigurationException(
+                    f"The data's pixels go from {low:.3g} to {high:.3g}; images must be float in [-1, 1] "
+                    "(x / 127.5 - 1)."
+                )
+            if low >= 0 and getattr(self.trainer.datamodule, "gives", None) is None:  # the lab's own data is right
+                rank_zero_warn(
+                    f"No pixel of the first batch is negative (they go from {low:.3g} to {high:.3g}): images must be "
+                    "in [-1, 1], black being -1; those in [0, 1] become so by x * 2 - 1"
+                )
+        self._check_labels(batch)
+
+    def _check_labels(self, batch: Any) -> None:
+        count, attributes = self.labels
+        if not count:
+            return
+        name, n = type(self).__name__, len(images_of(batch))
+        label = batch[1] if isinstance(batch, tuple | list) and len(batch) > 1 else None
+        wanted = f"(N, {count}), 0 or 1 each" if attributes else f"(N,), from 0 to {count - 1}"
+        shape = (n, count) if attributes else (n,)
+        right = isinstance(label, Tensor) and label.dtype == torch.int64 and tuple(label.shape) == shape
+        if not right:
+            kind = IMAGES[2 if isinstance(label, Tensor) and label.ndim > 1 else 1]
+            hint = f": take {self.settings_for[kind]}" if kind in self.settings_for and kind not in self.takes else ""
             raise MisconfigurationException(
-                f"The data's images are {tuple(images.shape[1:])}, but {type(self).__name__} was built for "
-                f"image_shape={tuple(self.image_shape)} (channels, height, width): make the two equal."
+                f"{name} takes images with labels, int64 {wanted}; the data's labels are {_described(label)}{hint}"
             )
-        low, high = images.aminmax()
-        if low < -1.01 or high > 1.01:
+        low, high = (number.item() for number in label.aminmax())
+        if low < 0 or high > (1 if attributes else count - 1):
             raise MisconfigurationException(
-                f"The data's pixels go from {low:.3g} to {high:.3g}; images must be float in [-1, 1] (x / 127.5 - 1)."
+                f"{name} takes images with labels, int64 {wanted}; the data's go from {low} to {high}"
             )
 
     # Pictures and scores
@@ -303,8 +426,11 @@ class AdversarialModule(Resumable, ABC):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if self.channels_last:
-            self.to(memory_format=torch.channels_last)
+        self._checked = False
+        data = getattr(self._trainer, "datamodule", None)
+        if data is not None and stage != "predict":
+            check_kind(self, data, getattr(data, "gives", None))
+        self.order_memory()
         if stage == "fit" and self.diff_augment is not None:
             for network in _single(self.discriminator):
                 if self.diff_augment.before not in network._forward_pre_hooks.values():  # a second fit finds it there
@@ -316,6 +442,14 @@ class AdversarialModule(Resumable, ABC):
                     "--model.compile=true needs a C++ compiler on the CPU: install one, such as g++, or leave it out"
                 )
             self.compile_networks()
+
+    def order_memory(self) -> None:
+        """Bring weights into the memory order that ``channels_last`` asks for."""
+        last = self.channels_last
+        if last is None:
+            last = all(map(_takes_any_order, (*self.generator.modules(), *self.discriminator.modules())))
+        if last:
+            self.to(memory_format=torch.channels_last)
 
     def compile_networks(self) -> None:
         """Let torch.compile take each network whole; names and values of weights stay as they are.
@@ -333,3 +467,27 @@ class AdversarialModule(Resumable, ABC):
 def _single(networks: nn.Module) -> list[nn.Module]:
     """The networks that are called one by one."""
     return list(networks.values()) if isinstance(networks, nn.ModuleDict) else [networks]
+
+
+def _takes_any_order(layer: nn.Module) -> bool:
+    """Whether a layer works in any memory order: PyTorch's and this lab's do, but for those that call ``.view``."""
+    classes = type(layer).__mro__[: type(layer).__mro__.index(nn.Module)]
+    if not all(cls.__module__.partition(".")[0] in ("torch", "gans") for cls in classes):
+        return False
+    code = getattr(type(layer).forward, "__code__", None)
+    return classes[0].__module__.startswith("torch") or "view" not in getattr(code, "co_names", ())
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _described(value: Any) -> str:
+    """What a batch of the wrong type is, for its owner to read."""
+    if isinstance(value, Tensor):
+        return f"{_named(value.dtype)} {tuple(value.shape)}"
+    if isinstance(value, dict):
+        return f"a dict of {', '.join(map(str, value))}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {', '.join(map(_described, value[:4])) or 'nothing'}"
+    return "None" if value is None else f"of type {type(value).__name__}"

@@ -64,6 +64,7 @@ class CycleGAN(CyclicTranslator):
         MisconfigurationException: Height or width is no multiple of 4 from 32 on, or an argument is out of range.
     """
 
+    takes = ("unpaired images",)
     multiple = 4
     smallest = 8  # halved twice, there must be something to reflect
 

@@ -82,6 +82,7 @@ class DiscoGAN(CyclicTranslator):
             between 0 and 1.
     """
 
+    takes = ("unpaired images", "pairs")  # which it takes for unpaired
     multiple = 16
 
     def __init__(
@@ -113,7 +114,7 @@ class DiscoGAN(CyclicTranslator):
             )
         self.reconstruction_rate = reconstruction_rate
         self.rate_steps = rate_steps
-        self.loss = loss
+        self.loss = self.of_one_number(loss)
         self.generator = nn.ModuleDict({name: Generator(channels, width) for name in ("a_to_b", "b_to_a")})
         self.discriminator = nn.ModuleDict({domain: Discriminator(channels, size, width) for domain in "ab"})
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from gans.base import AdversarialModule, Loss, frozen, images_of, uncompiled
+from gans.base import IMAGES, AdversarialModule, Loss, frozen, images_of, uncompiled
 from gans.losses import AdversarialLoss, NonSaturating
 from gans.penalties import Penalty
 from gans.precision import full_precision
@@ -54,6 +54,7 @@ class NoiseGAN(AdversarialModule):
         MisconfigurationException: An argument is out of range.
     """
 
+    takes = IMAGES
     conditional = False
     """Whether the networks are told the class."""
 
@@ -78,6 +79,8 @@ class NoiseGAN(AdversarialModule):
                 f"a class from 0 to {self.num_classes - 1}" if self.num_classes else "left out: there are no classes"
             )
             raise MisconfigurationException(f"--model.predict_label={predict_label} must be {known}")
+        if self.num_classes:
+            self.takes = ("images with classes",)
         self.latent_dim = latent_dim
         self.loss = loss
         self.critic_may_win = loss.critic_may_win
@@ -93,6 +96,10 @@ class NoiseGAN(AdversarialModule):
             normalise_spectrally(discriminator, nn.Linear | nn.Conv2d | nn.Embedding)
         self.generator = generator
         self.discriminator = discriminator
+
+    @property
+    def labels(self) -> tuple[int, bool]:
+        return self.num_classes, False
 
     # Training
 

@@ -38,6 +38,8 @@ class Pix2Pix(Translator):
         MisconfigurationException: The images are not square or their size is not such a power of two.
     """
 
+    takes = ("pairs",)
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -57,7 +59,7 @@ class Pix2Pix(Translator):
         if patch_halvings not in (1, 2, 3):
             raise MisconfigurationException(f"--model.patch_halvings must be 1, 2 or 3; got {patch_halvings}")
         self.l1_weight = l1_weight
-        self.loss = loss
+        self.loss = self.of_one_number(loss)
         self.multiple = size
         self.generator = UNet(channels, size, width).apply(initialise)
         self.discriminator = PatchGAN(2 * channels, width, halvings=patch_halvings).apply(initialise)

@@ -78,6 +78,8 @@ class SRResNet(Translator):
         MisconfigurationException: The scale is no power of two.
     """
 
+    takes = ("pairs of two sizes",)
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -94,6 +96,11 @@ class SRResNet(Translator):
         self.blocks = blocks
         self.generator = Generator(image_shape[0], scale, width, blocks)
         self.discriminator = nn.Identity()
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        channels, height, width = self.image_shape
+        return (channels, height // self.scale, width // self.scale), self.image_shape
 
     def critic_steps(self) -> int:
         return 0
@@ -164,7 +171,7 @@ class SRGAN(SRResNet):
         self.content = content
         self.vgg_weights = vgg_weights
         self.adversarial_weight = adversarial_weight
-        self.loss = loss
+        self.loss = self.of_one_number(loss)
         self.discriminator = Discriminator(image_shape[0], image_shape[1], discriminator_width)
         self._features: list[nn.Module] = []  # in a list, so that VGG is no part of the checkpoint
 

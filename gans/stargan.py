@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss, one_hot
 
-from gans.base import Loss, images_of
+from gans.base import IMAGES, Loss, images_of
 from gans.layers import ResidualGenerator
 from gans.losses import AdversarialLoss, Wasserstein
 from gans.optimizers import Adam
@@ -81,6 +81,8 @@ class StarGAN(Translator):
             are of another shape.
     """
 
+    takes = IMAGES
+    settings_for = {IMAGES[1]: "--model.attributes=false", IMAGES[2]: "--model.attributes=true"}  # noqa: RUF012
     multiple = 4
     smallest = 8  # instance norm needs more than one pixel
 
@@ -124,14 +126,23 @@ class StarGAN(Translator):
                 raise MisconfigurationException(f"--model.predict_domains={name} must be of {', '.join(domains)}")
         self.domains = list(domains)
         self.attributes = attributes
+        self.takes = ("images with attributes",) if attributes else ("images with classes",)
         self.class_weight = class_weight
         self.reconstruction_weight = reconstruction_weight
-        self.loss = loss
+        self.loss = self.of_one_number(loss)
         self.critic_may_win = loss.critic_may_win
         self.penalty = penalty
         self.predict_domains = predict_domains or self.domains
         self.generator = Generator(channels, len(domains), width, blocks)
         self.discriminator = Discriminator(channels, size, len(domains), width)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        return (self.image_shape,)
+
+    @property
+    def labels(self) -> tuple[int, bool]:
+        return len(self.domains), self.attributes
 
     # Training
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
 from gans.base import AdversarialModule, images_of
+from gans.losses import AdversarialLoss
 
 
 class Translator(AdversarialModule):
@@ -27,6 +29,23 @@ class Translator(AdversarialModule):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._made: dict[int, Any] = {}  # by the batch's identity
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        return self.image_shape, self.image_shape
+
+    def of_one_number(self, loss: AdversarialLoss) -> AdversarialLoss:
+        """The loss, for a discriminator that has one number for an image or patch.
+
+        Raises:
+            MisconfigurationException: The loss compares distributions over several outcomes.
+        """
+        if loss.outcomes != 1:
+            raise MisconfigurationException(
+                f"--model.loss={type(loss).__name__} needs a discriminator of {loss.outcomes} outcomes, and that of "
+                f"{type(self).__name__} has one number an image or patch: take another loss, such as LeastSquares"
+            )
+        return loss
 
     # Training
 
@@ -52,7 +71,7 @@ class Translator(AdversarialModule):
         return self.translate(images_of(batch))
 
     def real(self, batch: Any) -> Tensor:
-        return batch[1]
+        return images_of(batch, 1)
 
     def shown(self, batch: Any) -> Tensor:
         """Input, output and target."""
