@@ -1,24 +1,19 @@
 """Train, score and sample GANs from configuration files; ``python train.py --help`` shows how."""
 
-import argparse
 import contextlib
-import difflib
 import functools
-import inspect
 import json
 import logging
-import re
 import shlex
 import signal
 import sys
 import warnings
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import torch
 import yaml
-from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -26,8 +21,6 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-import datamodules
-import gans
 from callbacks import (
     EMA,
     AtomicCheckpointIO,
@@ -49,7 +42,6 @@ from callbacks import (
 )
 from callbacks.ranges import refuse_out_of_range
 from callbacks.runs import (
-    EVALUATIONS,
     Run,
     changes,
     config_of,
@@ -60,20 +52,18 @@ from callbacks.runs import (
     record,
     title_of,
 )
-from callbacks.settings import allowed_settings, masked, refuse_functions, without_typed_secrets
+from callbacks.settings import allowed_settings, masked, refuse_functions
 from callbacks.switches import RANGES as OF_TRAINER
 from callbacks.switches import asked, check_switches, check_trainer, complaint, refusal
 from callbacks.wandb_account import sync_command, wandb_logger
 from datamodules.base import ImageDataModule
 from gans import checkpoints
 from gans.base import AdversarialModule
-from gans.losses import AdversarialLoss
-from gans.penalties import Penalty
 from gans.precision import native_precision
 from gans.strategies import check_strategy
 from gans.translation import CyclicTranslator, Translator
+from parsing import CLASSES, DESCRIPTION, OF_DATA, PARTS, SUBCOMMANDS, Parser, fail
 
-SUBCOMMANDS = ("fit", *EVALUATIONS)
 SIGNALS = Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
 HARMLESS = (  # warnings of Lightning's of which there is nothing to be done about
@@ -85,91 +75,6 @@ RANGES = {  # where the numbers of each part of the settings have theirs
     **{"score": Score, "quality": Quality, "neighbors": Neighbors, "last": LastCheckpoint},
     "": {"seed_everything": Annotated[int, "[0, 4294967295]"]},
 }
-OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
-
-
-def named(classes: Any) -> dict[str, type]:
-    """Classes by the names that a configuration may call them by."""
-    return {
-        f"{package}{cls.__name__}": cls
-        for cls in classes
-        for package in ("", f"{cls.__module__}.", f"{cls.__module__.partition('.')[0]}.")
-    }
-
-
-# What a run folder may name; whatever else it names is refused.
-CLASSES = {
-    key: named(getattr(package, name) for name in package.__all__)
-    for key, package in {"model": gans, "data": datamodules}.items()
-}
-PARTS: dict[type, dict[str, type]] = {
-    base: named(cls for cls in checkpoints.lab_parts().values() if issubclass(cls, base))
-    for base in (AdversarialLoss, Penalty)
-}
-DESCRIPTION = """
-Train, score and sample GANs. Without a subcommand it trains:
-
-  python train.py --config configs/quickstart.yaml
-  python train.py --config configs/dcgan/mnist.yaml --data.batch_size=32 --trainer.max_steps=1000
-  python train.py --config configs/dcgan/mnist.yaml --config mine.yaml      (later files win)
-  python train.py --config configs/dcgan/image_folder.yaml --data.data_dir=my_images --data.image_size=64
-  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer.lr=1e-4
-  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer=torch.optim.RMSprop
-  python train.py --config configs/dcgan/mnist.yaml --trainer.devices=2 --trainer.precision=16-mixed
-  python train.py --config configs/dcgan/mnist.yaml --ckpt_path=last        (goes on where the newest run stopped)
-  python train.py --config configs/dcgan/mnist.yaml --print_config          (the complete settings, nothing run)
-
-From a checkpoint, with the settings of the run that wrote it:
-
-  python train.py validate --ckpt_path=RUN/checkpoints/best.ckpt            (prints the scores)
-  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --model.predict_images=1000
-  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
-
-All settings of a subcommand, with what they mean: python train.py fit --help
-Without --trainer.precision it is bf16-mixed where the machine has instructions for bfloat16, and 32-true elsewhere.
-"""
-
-
-class HelpFormatter(DefaultHelpFormatter):
-    """Leaves the examples above as they are, one a line."""
-
-    _fill_text = argparse.RawDescriptionHelpFormatter._fill_text
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong in one sentence, without the page of usage before it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, formatter_class=HelpFormatter, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> None:
-        fail(one_sentence(message))
-
-
-def one_sentence(message: str) -> str:
-    """The innermost cause in jsonargparse's tree of causes, and what was probably meant."""
-    classes = {"model": gans, "data": datamodules}
-    wrong = re.search(r"Expected a dot import path string: (\S+)", message)
-    for key, package in classes.items():
-        if wrong and f'"{key}"' in message:
-            near = difflib.get_close_matches(wrong[1], package.__all__, 1, 0)[0]
-            return f"--{key}={wrong[1]} is no class: did you mean {near}? There are {', '.join(package.__all__)}"
-    unknown = re.search(r"Option '([\w.]+)' is not accepted|[Uu]nrecognized arguments: --([\w.]+)", message)
-    if unknown:
-        key = unknown[1] or unknown[2]
-        owners = [Trainer, Samples, Views, EMA, Score, Quality, Health, Neighbors, LastCheckpoint, BestCheckpoint]
-        owners += [getattr(package, name) for package in classes.values() for name in package.__all__]
-        bases = {cls for owner in owners for cls in owner.__mro__}
-        known = {name for cls in bases for name in inspect.signature(cls.__init__).parameters}
-        near = difflib.get_close_matches(key.rpartition(".")[2], known, 1)
-        meant = f"did you mean {near[0]}?" if near else "python train.py fit --help lists all keys"
-        return f"the key {key} does not exist: {meant}"
-    noise = re.compile(r"Does not validate|Subtypes:|Errors:|Given value type|Expected a <class 'NoneType'>")
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip() and not noise.search(line)]
-    text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(lines))
-    return re.sub(r'Parser key "([\w.]+)": Expected an? (\w+). Got value: (\S+)', r"\1=\3 must be of type \2", text)[
-        :400
-    ]
 
 
 class CLI(LightningCLI):
@@ -511,11 +416,6 @@ def of_settings(error: Exception) -> str | None:
         return None
     plain = isinstance(error, ValueError | TypeError | OSError | MisconfigurationException)
     return refusal(error) or (str(error) if plain else f"{type(error).__name__}: {error}")
-
-
-def fail(message: str) -> NoReturn:
-    """End with one line that says what is wrong, and no secret that was typed."""
-    sys.exit(f"error: {without_typed_secrets(' '.join(message.split()), sys.argv[1:])[:450]}")
 
 
 def main() -> None:
