@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datamodules.augmentation import Augmentation
-from datamodules.cache import build, fingerprint, fit_image
+from datamodules.cache import LOOKED_INTO, build, content, fingerprint, fit_image, hold, supersede
 from datamodules.loader import ImageBatch, Loader, UnpairedLoader
 from datamodules.pictures import (
     BrokenImages,
@@ -230,9 +230,11 @@ class ImageDataModule(LightningDataModule, ABC):
         if split not in self._splits:
             items, labels, files = self._items(split)
             channels, height, width = shape = self._stored_shape(split)
-            key = fingerprint(files, self.data_dir, shape, self.background, *self.selection())
-            size = f"{height}x{width}x{channels}"
-            name = whole = f"{type(self).__name__.lower()}-{split}-{size}-{key}"
+            # In a folder that several data sets may share, the same settings of two of them are not the same.
+            shared = None if self.cache_dir.parent == self.data_dir else str(self.data_dir.resolve())
+            settings = type(self).__qualname__, shape, self.background, shared, *self.selection()
+            key = f"{fingerprint([], self.data_dir, *settings)[:8]}-{self._state(items, files)}"
+            name = whole = f"{type(self).__name__.lower()}-{split}-{height}x{width}x{channels}-{key}"
             if broken := self._broken(whole):
                 kept = [number for number in range(len(items)) if number not in broken]
                 items, labels = [items[number] for number in kept], labels and [labels[number] for number in kept]
@@ -240,6 +242,16 @@ class ImageDataModule(LightningDataModule, ABC):
                 self._require(items)
             self._splits[split] = Split(items, labels, name, files, whole)
         return self._splits[split]
+
+    def _state(self, items: Sequence[Any], files: list[Path]) -> str:
+        """A name for images as they are now: their files, and what they show where no file or lab's class tells."""
+        state = fingerprint(files, self.data_dir)
+        known = type(self).open.__module__.startswith(f"{__package__}.")
+        if known if files else type(self).selection is not ImageDataModule.selection:
+            return state
+        step = max(1, len(items) // LOOKED_INTO) if files else 1  # the files tell most of it
+        looked_into = (items[number] for number in range(0, len(items), step))
+        return fingerprint([], self.data_dir, state, content(looked_into, self._opened))
 
     def _items(self, split: str) -> tuple[Sequence[Any], list[Any] | None, list[Path]]:
         items, labels, files = self.items(split)
@@ -278,8 +290,11 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.trainer is None or self.trainer.state.fn == "fit":
             self._introduce()
         broken: dict[Any, str] = {}
+        before = set(self.cache_dir.glob("*.npy"))
         for split in splits:
             broken |= {(split, number): text for number, text in self._keep(split).items()}
+        if set(self.cache_dir.glob("*.npy")) - before:
+            self._say_kept()
         if broken:
             self.leave_out(broken)
         self._say_ground()
@@ -317,6 +332,13 @@ class ImageDataModule(LightningDataModule, ABC):
             self._say(f"{number} file{were} left out: {counted(others)}")
         if closed := [text for walked in self._walks.values() for text in walked.unreadable]:
             self._say(f"Folders that cannot be read were left out:\n{listing(closed)}")
+
+    def _say_kept(self) -> None:
+        size = sum(path.stat().st_size for path in self.cache_dir.glob("*.npy")) / 1e6
+        self._say(
+            f"Resized images are kept in {self.cache_dir} ({size:,.0f} MB now): it can be deleted at any time, "
+            "and is filled again when it is needed"
+        )
 
     def _say_ground(self) -> None:
         if number := len(self._see_through):
@@ -391,7 +413,9 @@ class ImageDataModule(LightningDataModule, ABC):
             broken = self._broken(whole)
             shape = self._stored_shape(split)  # which may depend on what the items are
             try:
-                build(path, items, partial(self._decode, shape), shape, self.num_workers)
+                if build(path, items, partial(self._decode, shape), shape, self.num_workers):
+                    supersede(self.cache_dir, whole)
+                hold(self, path)
                 return broken
             except BrokenImages as error:
                 if not self.skip_broken:
@@ -433,9 +457,12 @@ class ImageDataModule(LightningDataModule, ABC):
     def _cache(self, split: str) -> Path:
         return self.cache_dir / f"{self._split(split).name}.npy"
 
-    def _decode(self, shape: tuple[int, int, int], item: Any) -> np.ndarray:
+    def _opened(self, item: Any) -> tuple[Any, ...]:
         opened = self.open(item)
-        pictures = opened if isinstance(opened, tuple) else (opened,)
+        return opened if isinstance(opened, tuple) else (opened,)
+
+    def _decode(self, shape: tuple[int, int, int], item: Any) -> np.ndarray:
+        pictures = self._opened(item)
         if any(map(is_see_through, pictures)):
             self._see_through.add(str(item))
         return np.concatenate([fit_image(picture, self.channels, shape[-1], self.background) for picture in pictures])
@@ -547,7 +574,12 @@ class ImageDataModule(LightningDataModule, ABC):
         """Where the training images come from, and a name for them that copies elsewhere share."""
         if self._source is None:
             splits = [self._split(split) for split in sorted(self.splits()) if split.startswith("train")]
-            names = [fingerprint(split.files, self.data_dir, *self.selection(), times=False) for split in splits]
+            names = [
+                fingerprint(split.files, self.data_dir, *self.selection(), times=False)
+                if split.files
+                else split.whole.rpartition("-")[2]
+                for split in splits
+            ]
             data_dir = str(self.data_dir.resolve())
             self._source = {"class": type(self).__name__, "data_dir": data_dir, "images": "-".join(names)}
         return self._source

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -338,6 +339,8 @@ def faults_of(items: Sequence[Any], use: Callable[[int, Any], Any], workers: int
     def chunk(start: int) -> dict[int, str]:
         broken = {}
         for number in range(start, min(start + CHUNK, len(items))):
+            if stopped.is_set():
+                break
             try:
                 use(number, items[number])
             except Exception as error:  # whatever PIL raises on bytes that are no picture
@@ -345,13 +348,18 @@ def faults_of(items: Sequence[Any], use: Callable[[int, Any], Any], workers: int
         return broken
 
     broken: dict[int, str] = {}
+    stopped = Event()
     with (
         ThreadPoolExecutor(max(1, workers)) as pool,
         tqdm(total=len(items), desc=title, unit="img", leave=False) as bar,
     ):
-        for start, found in zip(range(0, len(items), CHUNK), pool.map(chunk, range(0, len(items), CHUNK)), strict=True):
-            broken |= found
-            bar.update(min(CHUNK, len(items) - start))
+        starts = range(0, len(items), CHUNK)
+        try:
+            for start, found in zip(starts, pool.map(chunk, starts), strict=True):
+                broken |= found
+                bar.update(min(CHUNK, len(items) - start))
+        finally:
+            stopped.set()  # a signal, upon which nobody waits for minutes until large images are done
     return broken
 
 
