@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import inspect
 import json
 import logging
+import pkgutil
 import shlex
 import signal
 import sys
@@ -145,9 +147,6 @@ class CLI(LightningCLI):
         )
         for key in ("features", "weights", "cache_dir"):
             parser.link_arguments(f"score.{key}", f"neighbors.{key}")
-        parser.link_arguments(
-            "seed_everything", "data.init_args.seed", compute_fn=lambda seed: seed if type(seed) is int else 0
-        )
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint's settings win over the command line's; ours is the other way round."""
@@ -162,12 +161,18 @@ class CLI(LightningCLI):
             config.trainer.val_check_interval = 1.0  # and not after so many updates
         check_switches(config.trainer)
         self.asked = asked(config.trainer)
+        self._refuse_what_data_tells(config.model)
+        super()._set_seed()
+
+    def _refuse_what_data_tells(self, model: Any) -> None:
+        bases = pkgutil.resolve_name(model.class_path).__mro__
         for key in OF_DATA:
-            if (given := (config.model.get("init_args") or {}).get(key)) is not None:
+            given = (model.get("init_args") or {}).get(key)
+            own = (inspect.signature(base.__init__).parameters.get(key) for base in bases)
+            if given is not None and given != next((p.default for p in own if p is not None), None):
                 raise MisconfigurationException(
                     f"--model.{key}={given} must be left out: the model is told by --data what its images are like"
                 )
-        super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -191,6 +196,9 @@ class CLI(LightningCLI):
         self.record = record(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
         if self.checkpoint is not None and self.subcommand == "fit":
             self._compare(config_of(self.checkpoint))
+        of_data = config.data.get("init_args") or {}
+        if of_data.get("seed", 0) is None:  # after the record, or a run would go on with the order of its first seed
+            of_data.seed = config.seed_everything if type(config.seed_everything) is int else 0
         # Loggers other than the metrics file come to the trainer when training begins; of Weights & Biases only the
         # arguments are taken here, since it is told the run's folder.
         loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
@@ -415,7 +423,7 @@ def of_settings(error: Exception) -> str | None:
     if "jsonargparse" not in frames and not isinstance(error, ValueError | TypeError | OSError):
         return None
     plain = isinstance(error, ValueError | TypeError | OSError | MisconfigurationException)
-    return refusal(error) or (str(error) if plain else f"{type(error).__name__}: {error}")
+    return refusal(error, sys.argv) or (str(error) if plain else f"{type(error).__name__}: {error}")
 
 
 def main() -> None:
@@ -453,7 +461,7 @@ def main() -> None:
         fail(str(error))
     except Exception as error:
         # Before all is built it is about settings; then only what they ask too much of, and all else is our mistake.
-        if (sentence := refusal(error) if CLI.built else of_settings(error)) is None:
+        if (sentence := refusal(error, sys.argv) if CLI.built else of_settings(error)) is None:
             raise
         fail(sentence)
 

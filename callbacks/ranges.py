@@ -15,6 +15,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.settings import _members, _settings_in
 
+FINITE = "(-inf, inf)"
+
 
 def refuse_out_of_range(config: Any, sections: Mapping[str, type | Mapping[str, Any]]) -> None:
     """Judge all numbers among settings before anything is made of them.
@@ -36,8 +38,8 @@ def refuse_out_of_range(config: Any, sections: Mapping[str, type | Mapping[str, 
                 annotations = {}  # nothing that could be made
         if isinstance(annotations, type):
             annotations = _annotations(annotations)
-        if annotations is not None and hasattr(arguments, "items"):
-            for name, argument in arguments.items():
+        if annotations is not None:
+            for name, argument in (arguments if isinstance(arguments, dict) else vars(arguments)).items():
                 _check(f"{key}.{name}".lstrip("."), argument, annotations.get(name, Any))
 
 
@@ -63,9 +65,11 @@ def _check(key: str, value: Any, annotation: Any) -> None:
         return
     if isinstance(value, int | float):
         ranges = [get_args(m)[1] for m in _members(annotation) if get_origin(m) is Annotated]
-        ranges += [] if ranges else ["(-inf, inf)"]
+        ranges += [] if ranges else [FINITE]
         if not any(_inside(value, interval) for interval in ranges):
-            raise MisconfigurationException(f"--{key}={value} must be {spelled(ranges[0])}")
+            shown = f"{value:g}" if isinstance(value, float) else value
+            finite = "" if math.isfinite(value) or ranges[0] == FINITE else "a finite number, "
+            raise MisconfigurationException(f"--{key}={shown} must be {finite}{spelled(ranges[0])}")
     else:
         for name, part, of in _parts(value, annotation):
             _check(f"{key}.{name}" if isinstance(value, dict) else key, part, of)

@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -81,23 +82,28 @@ def complaint(error: BaseException, given: Mapping[str, Any]) -> str:
         given: The trainer's settings that may be wrong.
     """
     message = " ".join(str(error).split()) or type(error).__name__
-    words = set(message.replace("`", " ").replace("'", " ").replace("=", " ").replace("(", " ").split())
+    words = set(re.findall(r"[\w]+", message))
     culprits = [key for key in given if key in words]
-    culprits = culprits or [key for key, value in given.items() if str(value) in words]
+    culprits = culprits or [key for key, value in given.items() if str(value).replace("-", "_") in words]
     culprits = culprits or [key for key in given if key in OF_MACHINE]
     return f"{' '.join(f'--trainer.{key}={given[key]}' for key in culprits[:2])}: {message}".removeprefix(": ")
 
 
-def refusal(error: Exception) -> str | None:
+def refusal(error: Exception, typed: Sequence[str] = ()) -> str | None:
     """What the settings ask too much of, where training cannot go on because of it; None where it may be our mistake.
 
     That is memory, and whatever Lightning itself refuses in its own code.
+
+    Args:
+        error: Raised by what was made of the settings.
+        typed: The words of the command line.
     """
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text:
+        large = "".join(f" for {word}" for word in typed if re.fullmatch(r"--(model|data)\.[\w.]+=\d{4,}", word))
         return (
-            "there is not enough memory: lower --data.batch_size, --data.image_size or --model.width, or raise "
-            f"--model.accumulate_grad_batches with a smaller batch ({text[:120]})"
+            f"there is not enough memory{large}: smaller are --data.batch_size, --data.image_size and --model.width "
+            f"({text[:100]})"
         )
     if "deterministic implementation" in text:
         return f"--trainer.deterministic=true must be warn or false for this model: {text[:200]}"

@@ -76,7 +76,7 @@ class ImageDataModule(LightningDataModule, ABC):
         predict_dir: Folder of images, of any size, that ``predict`` translates, or a single one.
         background: Colour behind what is transparent in images: a name such as white or black, or "#rrggbb".
         skip_broken: Leave out images that cannot be used, and say which; by default they are refused.
-        seed: Seed of the order of the training images.
+        seed: Seed of the order of the training images; by default 0, on the command line ``--seed_everything``.
         augment: Modules that change training images (N, C, H, W) in [0, 1], such as any of ``kornia.augmentation``;
             they come after cutting out and mirroring. Both images of a pair are changed alike.
         oversample: How many times the training images of a class, by its name, come in an epoch; by default once. An
@@ -114,7 +114,7 @@ class ImageDataModule(LightningDataModule, ABC):
         predict_dir: str | None = None,
         background: str = "white",
         skip_broken: bool = False,
-        seed: int = 0,
+        seed: Annotated[int, "[0, 4294967295]"] | None = None,
         augment: list[nn.Module] | None = None,
         oversample: dict[str, Annotated[int, "[1, 1000]"]] | None = None,
     ) -> None:
@@ -125,7 +125,7 @@ class ImageDataModule(LightningDataModule, ABC):
             ("load_size", load_size or image_size, image_size),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
-            ("seed", seed, 0),
+            ("seed", seed or 0, 0),
             *((f"oversample.{key}", times, 1) for key, times in oversample.items()),
         ):
             if value < least:
@@ -151,7 +151,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.predict_dir = predict_dir
         self.background = background
         self.skip_broken = skip_broken
-        self.seed = seed
+        self.seed = seed or 0
         self.augmentation = Augmentation(augment or [])
         self.oversample = oversample
         self._splits: dict[str, Split] = {}
@@ -490,6 +490,8 @@ class ImageDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> Loader | UnpairedLoader:
         """Shuffled batches of the training images."""
         self._train_loader = self._loader("train", shuffle=True)
+        share = self.trainer.overfit_batches if self.trainer else 0  # a number of batches, or a part of them
+        self._train_loader.repeat(int(share * len(self._train_loader)) if isinstance(share, float) else share)
         if self._resume:
             self._train_loader.load_state_dict(self._resume)
             self._resume = None

@@ -90,6 +90,14 @@ class Loader:
         self.num_workers = num_workers
         self.epoch = 0
         self.position = 0  # training batches handed out in this epoch
+        self.repeated = 0  # the batches that come again and again; 0 for all of an epoch, and then the next
+
+    def repeat(self, batches: int) -> None:
+        """Let every epoch be the first batches of the first one; 0 for all of them, in an order that is new each time.
+
+        More batches can be taken in a row, as by whoever looks for an epoch's end.
+        """
+        self.repeated = batches
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -102,8 +110,8 @@ class Loader:
         self.wanted = numbers
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        if self.shuffle and self.position >= len(self):
-            self.epoch += 1
+        if self.shuffle and self.position >= (self.repeated or len(self)):
+            self.epoch += not self.repeated
             self.position = 0
         return self._batches()
 
@@ -186,6 +194,11 @@ class UnpairedLoader:
         self.batch_size = a.batch_size
         self.total = max(a.total, b.total)
         self.position = 0  # training batches handed out in this epoch
+        self.repeated = 0
+
+    def repeat(self, batches: int) -> None:
+        """As of Loader: the same pairs of batches come again and again."""
+        self.repeated = batches
 
     def __len__(self) -> int:
         return max(len(self.a), len(self.b))
@@ -196,8 +209,10 @@ class UnpairedLoader:
         self.b.restrict(numbers)
 
     def __iter__(self) -> Iterator[UnpairedBatch]:
-        if not self.a.shuffle or self.position >= len(self):
+        if not self.a.shuffle or self.position >= (self.repeated or len(self)):
             self.position = 0
+            if self.repeated:
+                self.a.epoch = self.b.epoch = self.a.position = self.b.position = 0
         return self._batches()
 
     def _batches(self) -> Iterator[UnpairedBatch]:

@@ -224,12 +224,6 @@ class AdversarialModule(Resumable, ABC):
                 optimizer, of_optimizer = self.build_optimizer(player, make, schedule)
                 optimizers.append(optimizer)
                 schedulers += of_optimizer
-        for scheduler in schedulers:
-            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                raise MisconfigurationException(
-                    "--model.generator_scheduler and --model.discriminator_scheduler cannot be ReduceLROnPlateau: a "
-                    "GAN's losses have no plateau to wait for; take a schedule in steps, such as LinearLR."
-                )
         return optimizers, schedulers
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

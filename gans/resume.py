@@ -5,6 +5,7 @@ What the user gives now wins over what the checkpoint was trained with; everythi
 
 import copy
 import inspect
+import math
 import os
 import random
 import sys
@@ -260,12 +261,48 @@ class Resumable(LightningModule):
             MisconfigurationException: They do not take the settings that they are given.
         """
         optimizer = _made(f"--model.{player}_optimizer", make, getattr(self, player).parameters())
+        self._try_out(player, make, schedule)
         self._built[player] = {"optimizer": _settings_of(optimizer), "scheduler": None}
         if not schedule:
             return optimizer, []
         scheduler = _made(f"--model.{player}_scheduler", schedule, optimizer)
         self._built[player]["scheduler"] = _settings_of(scheduler)
         return optimizer, [scheduler]
+
+    def _try_out(self, player: str, make: Any, schedule: Any) -> set[str]:
+        """Take a few steps with a weight of zeros and no gradient, so that what cannot train is found before training.
+
+        Returns:
+            Names of the state that the optimizer keeps of a weight.
+
+        Raises:
+            MisconfigurationException: The optimizer cannot take a step, or the schedule cannot go so far.
+        """
+        of_optimizer, of_schedule = (f"--model.{player}_{kind}" for kind in ("optimizer", "scheduler"))
+        first = next(getattr(self, player).parameters())
+        weight = nn.Parameter(torch.zeros_like(first))
+        weight.grad = torch.zeros_like(first)
+        with torch.random.fork_rng([]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            optimizer = _made(of_optimizer, make, [weight])
+            _made(f"{of_optimizer}={type(optimizer).__name__} cannot train a GAN, take another", optimizer.step)
+            scheduler = _made(of_schedule, schedule, optimizer) if schedule else None
+            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                raise MisconfigurationException(
+                    f"{of_schedule} cannot be ReduceLROnPlateau: a GAN's losses have no plateau to wait for; take a "
+                    "schedule in steps, such as LinearLR."
+                )
+            if scheduler is not None:
+                for _ in range(3):
+                    _made(of_schedule, scheduler.step)
+                for name, value in scheduler.state_dict().items():
+                    if isinstance(value, int | float) and not 0 <= value < math.inf:
+                        raise MisconfigurationException(f"{of_schedule}.{name}={value:g} must be at least 0")
+                steps = -1 if self._trainer is None else self._trainer.max_steps
+                if steps > 3:
+                    scheduler.last_epoch = steps - 1
+                    _made(f"{of_schedule} does not go as far as --trainer.max_steps={steps}", scheduler.step)
+        return set(optimizer.state[weight])
 
     def _restore_optimizers(self, saved: dict[str, Any]) -> None:
         """Give optimizers and schedules their state back, as far as it fits what they are now."""
@@ -321,12 +358,8 @@ class Resumable(LightningModule):
         changes = sorted({k for old, new in pairs for k in new if k not in old or old[k] != new[k]})
         if changes:
             # Some settings, such as momentum or amsgrad, need more state than there is: a step of another one tells.
-            first = next(getattr(self, player).parameters())
-            weight = nn.Parameter(torch.zeros_like(first))
-            weight.grad = torch.zeros_like(first)
-            probe = self.optimizer_factories[PLAYERS.index(player)]([weight])
-            probe.step()
-            if any(kept.keys() != probe.state[weight].keys() for kept in state["state"].values()):
+            kept_now = self._try_out(player, self.optimizer_factories[PLAYERS.index(player)], None)
+            if any(kept.keys() != kept_now for kept in state["state"].values()):
                 return None
         return changes
 
@@ -391,7 +424,8 @@ class Resumable(LightningModule):
 
     def _validates_in_steps(self) -> bool:
         trainer = self.trainer
-        return trainer.check_val_every_n_epoch is None and isinstance(trainer.val_check_interval, int)
+        every = getattr(trainer, "val_check_interval", None)  # which Lightning leaves out where it is a time
+        return trainer.check_val_every_n_epoch is None and isinstance(every, int)
 
     def _make_up_validation(self) -> None:
         """Run a validation that the checkpoint was written before or during, all of it.
@@ -488,7 +522,9 @@ def _made(what: str, make: Any, *args: Any, **kwargs: Any) -> Any:
     """What a constructor makes; its complaint about arguments becomes a sentence that names them."""
     try:
         return make(*args, **kwargs)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
+    except MisconfigurationException:
+        raise
+    except Exception as error:  # of somebody else's class
         raise MisconfigurationException(f"{what}: {error}") from error
 
 
