@@ -292,7 +292,8 @@ class CLI(LightningCLI):
         when = f"after step {self.trainer.global_step:,}" + ("" if self.model.validated else ", which is not validated")
         say(f"stopped by {signal.Signals(number).name} {when}; to go on:")
         say(shlex.join(["python", sys.argv[0], *masked(words), f"--ckpt_path={last}"]))
-        sys.exit(0 if number == signal.SIGTERM or not self.trainer.is_global_zero else 128 + number)
+        asked = number not in (signal.SIGINT, signal.SIGHUP)  # by a scheduler
+        sys.exit(0 if asked or not self.trainer.is_global_zero else 128 + number)
 
     @rank_zero_only
     def summarise(self) -> None:

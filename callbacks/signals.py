@@ -34,7 +34,8 @@ class Signals(Callback):
     SIGTERMException, upon which LastCheckpoint writes the whole state. A validation in the middle of a training is left
     on one device (a resumed run makes it up) and waited for on several. A second signal ends the process at once, but
     while the state is being written it takes a third; signals of different kinds within three seconds count as one.
-    Anywhere else a signal raises Stopped at once. Signals that are ignored, as under nohup, stay ignored.
+    Anywhere else a signal raises Stopped at once, except while the end of a training is written, which is waited for.
+    Signals that are ignored, as under nohup, stay ignored. In a SLURM job SIGUSR1, its warning, is such a signal too.
 
     Attributes:
         received: The signal that stopped training, if any.
@@ -49,7 +50,7 @@ class Signals(Callback):
 
     def install(self) -> None:
         """Handle signals from now on, as far as nobody wants them ignored."""
-        for number in SIGNALS:
+        for number in (*SIGNALS, signal.SIGUSR1) if "SLURM_JOB_ID" in os.environ else SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
 
@@ -79,19 +80,22 @@ class Signals(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._kill = getattr(trainer.strategy.launcher, "kill", None)
+        connector = trainer._signal_connector
+
+        def register() -> None:
+            connector.received_sigterm = False
+            connector._original_handlers = connector._get_current_signal_handlers()
+            self.install()
+
+        # Lightning's own handlers talk to the other ranks, or write a checkpoint with them, in the middle of whatever
+        # these do together, and then all wait for ever.
+        connector.register_signal_handlers = register  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.install()  # in the place of Lightning's, which knows SIGTERM alone
         self._training = True
         if trainer.world_size > 1:
             # Lightning asks rank 0 alone before every batch, and leaves a signal to another rank unnoticed.
             trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: self._agree(trainer)  # type: ignore[method-assign]
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit":
-            self.install()
-
-    on_test_start = on_predict_start = on_validation_start
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if self.received is not None and trainer.world_size == 1:
@@ -105,7 +109,7 @@ class Signals(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._leaving = isinstance(exception, SIGTERMException)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._training = False
 
     def _agree(self, trainer: Trainer) -> None:

@@ -106,18 +106,26 @@ class Wait(Callback):
     Args:
         seconds: How long.
         step: Generator updates before.
-        where: "train", "validation" or "predict".
+        where: "train", "validation" or "predict"; or "data", before the first batch, or "end", after the last.
+        rank: Which of several processes stays; by default all.
     """
 
-    def __init__(self, seconds: float, step: int = 0, where: str = "train") -> None:
-        self.seconds, self.step, self.where = seconds, step, where
+    def __init__(self, seconds: float, step: int = 0, where: str = "train", rank: int | None = None) -> None:
+        self.seconds, self.step, self.where, self.rank = seconds, step, where, rank
 
     def _wait(self, trainer: Trainer, where: str) -> None:
-        if where == self.where and trainer.global_step >= self.step:
+        if where == self.where and trainer.global_step >= self.step and self.rank in (None, trainer.global_rank):
             Path(f"waiting-{trainer.global_rank}").touch()
             end = time.monotonic() + self.seconds
             while time.monotonic() < end:  # a signal ends a single sleep
                 time.sleep(0.05)
+
+    def setup(self, trainer: Trainer, pl_module: object, stage: str) -> None:
+        load = trainer.fit_loop.setup_data
+        trainer.fit_loop.setup_data = lambda: (self._wait(trainer, "data"), load())
+
+    def on_train_end(self, trainer: Trainer, *_: object) -> None:
+        self._wait(trainer, "end")
 
     def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
         self._wait(trainer, "train")

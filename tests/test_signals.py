@@ -15,9 +15,9 @@ LONG = [*QUICK, NO_LOGGER, "--trainer.max_steps=100000", "--last.every_n_steps=1
 CODES = {signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGTERM: 0}
 
 
-def waiting(where, seconds, step=0):
+def waiting(where, seconds, step=0, **kwargs):
     """Options that keep a process in a batch."""
-    given = {"seconds": seconds, "step": step, "where": where}
+    given = {"seconds": seconds, "step": step, "where": where} | kwargs
     return ["--trainer.callbacks+=command_line.Wait", *(f"--trainer.callbacks.{k}={v}" for k, v in given.items())]
 
 
@@ -138,6 +138,26 @@ def test_a_signal_to_one_rank_stops_both(rank, tmp_path):
     assert f"after step {step:,}" in done.stdout
     train(*LONG, "--trainer.devices=2", f"--trainer.max_steps={step + 5}", "--ckpt_path=last", folder=tmp_path)
     assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == step + 5
+
+
+def test_a_signal_to_one_of_two_ranks_before_the_first_batch_ends_both(tmp_path):
+    """One stands where all wait for each other, and the other is not there yet."""
+    running = begin([*LONG, "--trainer.devices=2", *waiting("data", 3, rank=1)], tmp_path, "waiting-1")
+    os.kill(running.pid, signal.SIGTERM)
+    done = finish(running, tmp_path, timeout=40)
+    assert done.returncode == 143, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_training_writes_at_its_end_is_waited_for(tmp_path):
+    """Also upon the warning that a SLURM job gets before its time is over, which ends nothing that is over already."""
+    running = start([*LONG, "--trainer.max_steps=12", *waiting("end", 1)], tmp_path, SLURM_JOB_ID="1")
+    wait_for((tmp_path / "waiting-0").exists, running, tmp_path)
+    os.kill(running.pid, signal.SIGUSR1)
+    done = finish(running, tmp_path, timeout=40)
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 12
 
 
 @pytest.fixture(scope="module")
