@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics.functional.image import (
@@ -148,6 +149,8 @@ class Quality(Callback):
         with isolated_rng(batch_idx * trainer.world_size + trainer.global_rank, pl_module.device):
             generated = pl_module.generate(batch).to(self._sums.device)
         real = pl_module.real(batch).to(self._sums.device)
+        if not generated.isfinite().all():  # as a file, it would just be black
+            self._sums[:-1] += torch.nan
         for i, metric in enumerate(self.names):
             self._sums[i] += compare(generated, real, metric, self.luminance, self.border, self._lpips).sum()
         self._sums[-1] += len(real)
@@ -159,6 +162,10 @@ class Quality(Callback):
             return
         *sums, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
         self._sums = None
+        if any(value != value for value in sums):
+            rank_zero_warn(
+                "the generated images' pixels are not all finite numbers, so they are not compared: has training diverged?"
+            )
         entry = {
             "step": step_of(trainer, pl_module),
             "scores": {name: value / count for name, value in zip(self.names.values(), sums, strict=True)},

@@ -95,6 +95,8 @@ def test_a_generator_that_remembers_is_seen_at_the_end_of_training(tmp_path, dig
 class Halves(nn.Module):
     """Stands in for Inception: looks at the upper half only."""
 
+    resize = "none"
+
     def forward(self, images):
         return Features(images[:, :, :8].float().flatten(1), None)
 

@@ -1,12 +1,14 @@
 """The Quality callback, beside its metrics written out in numpy."""
 
 import json
+import math
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import batch_for, small_translator, smallest, translator_batch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from scipy.signal import convolve2d
@@ -15,6 +17,7 @@ from torch import nn
 from callbacks import BestCheckpoint, MetricsFile, Quality, Score
 from callbacks.images import to_uint8
 from callbacks.quality import compare, create_lpips, luminance_of
+from gans import DCGAN, Pix2Pix, StarGAN
 
 
 def images(n=1, channels=3, height=24, width=32, seed=0):
@@ -277,10 +280,11 @@ def test_training_goes_on_as_if_nothing_had_been_compared(tmp_path):
 
 
 def test_the_end_of_training_is_compared_where_a_score_is_off(tmp_path):
-    data = loader(pairs())
+    model = small_translator(Pix2Pix)
+    data = loader([list(translator_batch(model)) for _ in range(3)])
     callbacks = [Score(num_images=0), Quality(["ssim", "psnr"]), BestCheckpoint("quality/ssim")]
     options = {"val_check_interval": 2, "check_val_every_n_epoch": None, "enable_checkpointing": True}
-    trainer(tmp_path, *callbacks, max_steps=5, **options).fit(Translation(), data, data)
+    trainer(tmp_path, *callbacks, max_steps=5, **options).fit(model, data, data)
     assert [entry["step"] for entry in kept(tmp_path)["history"]] == [2, 4, 5]
     assert (tmp_path / "checkpoints/best.ckpt").exists()
 
@@ -297,6 +301,22 @@ def test_the_best_moment_by_each_metric(metric, best, tmp_path, monkeypatch):
     trainer(tmp_path, callback, checkpoint, **options).fit(Translation(), data, data)
     assert kept(tmp_path)["best"]["step"] == best + 1
     assert torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["global_step"] == best + 1
+
+
+def test_images_that_are_no_numbers_are_not_compared(tmp_path):
+    model = Translation()
+    model.generate = lambda batch: batch[0] / 0
+    with pytest.warns(UserWarning, match="not all finite numbers, so they are not compared"):
+        trainer(tmp_path, Quality(["psnr"])).validate(model, loader(pairs()), verbose=False)
+    assert math.isnan(kept(tmp_path)["final"]["scores"]["quality/psnr"])
+
+
+@pytest.mark.parametrize("cls", [DCGAN, StarGAN])
+def test_images_without_a_target_are_refused(cls, tmp_path):
+    model = smallest(cls)
+    data = loader([list(batch_for(model, 8))])
+    with pytest.raises(MisconfigurationException, match=rf"--quality\.metrics=\[psnr,ssim\] .* {cls.__name__}"):
+        trainer(tmp_path, Quality(["psnr", "ssim"]), max_steps=1).fit(model, data, data)
 
 
 def test_off_by_default(tmp_path):

@@ -26,6 +26,7 @@ from datamodules import Digits, UnpairedFolder
 from gans import DCGAN
 
 FRECHET = "score/frechet_pixels"
+PROBED = 4  # images that an extractor is tried on before
 
 
 @pytest.fixture
@@ -159,12 +160,12 @@ def test_real_statistics_are_computed_once_and_kept(tmp_path, digits, monkeypatc
     counted = []
     monkeypatch.setattr("callbacks.classifier.create", lambda *_: counting(counted))
     second = validate(score(tmp_path, num_images=50), model, digits, tmp_path)
-    assert sum(counted) == 50  # generated images only
+    assert sum(counted) == PROBED + 50  # generated images only
     assert second["scores"] == first["scores"]
     digits.image_size = 32  # other images
     digits.prepare_data()
     validate(score(tmp_path, num_images=50), small(DCGAN, image_shape=(1, 32, 32)), digits, tmp_path)
-    assert sum(counted) == 50 + 50 + 1797
+    assert sum(counted) == 2 * PROBED + 50 + 50 + 1797
 
 
 def counting(counted):
@@ -320,6 +321,13 @@ def test_a_file_that_cannot_be_written_is_said_once(tmp_path, recwarn):
     assert str(said.message).endswith("scores.json cannot be written (Is a directory); training goes on")
 
 
+class Anyhow(Quality):
+    """Compares images that have nothing to do with each other."""
+
+    def setup(self, *_):
+        pass
+
+
 def test_validate_and_test_return_the_scores_and_loggers_get_them_once_at_the_step_of_the_model(tmp_path, digits):
     model = small(DCGAN)
     model.trained_steps = 7
@@ -327,7 +335,7 @@ def test_validate_and_test_return_the_scores_and_loggers_get_them_once_at_the_st
     for step in (3, 9):
         log.log_metrics({"loss": 1.0}, step=step)
     for number, evaluate in enumerate(("validate", "test")):
-        run = trainer(tmp_path, score(tmp_path, num_images=50), Quality(["psnr"]))
+        run = trainer(tmp_path, score(tmp_path, num_images=50), Anyhow(["psnr"]))
         (results,) = getattr(run, evaluate)(model, digits, verbose=False)
         scores = {}
         for file in ("scores.json", "quality.json"):
@@ -365,23 +373,18 @@ def test_a_cache_of_another_shape_is_made_anew(tmp_path, digits):
         {"features": good["features"][0]},
         {"count": np.arange(3)},
         {"mu": np.array(["a"] * 64)},
+        {"mu": np.zeros(3), "sigma": np.eye(3), "features": np.zeros((9, 3))},
     ):
         np.savez(file, **good | change)
         assert validate(score(tmp_path, num_images=50), model, digits, tmp_path)["scores"] == first["scores"]
         assert read_statistics(file)[0].shape == (64,)
 
 
-def test_a_cache_of_other_features_names_its_file(tmp_path, digits):
-    validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)
-    (file,) = (tmp_path / "cache").glob("*.npz")
-    np.savez(file, mu=np.zeros(3), sigma=np.eye(3), features=np.zeros((9, 3)), count=9)
-    with pytest.raises(MisconfigurationException, match=r"cache/.*\.npz is of 3 features, .* delete that file"):
-        validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)
-
-
-def test_statistics_that_cannot_be_kept_cost_nothing_but_time(tmp_path, digits):
-    (tmp_path / "cache").write_text("")
-    with pytest.warns(UserWarning, match=r"cache/digits-.*\.npz cannot be written \(.*\); training goes on"):
+def test_statistics_that_cannot_be_kept_cost_nothing_but_time(tmp_path, digits, full_disk):
+    with (
+        full_disk(100_000),
+        pytest.warns(UserWarning, match=r"cache/digits-.*\.npz cannot be written \(.*\); training goes on"),
+    ):
         entry = validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)
     assert entry["scores"][FRECHET] > 0
 
@@ -390,8 +393,18 @@ def test_features_that_are_not_finite_give_no_score_and_a_warning(tmp_path, digi
     pixels = create("pixels", None)
     pixels.register_forward_hook(lambda _, __, out: out._replace(features=out.features / 0))
     monkeypatch.setattr("callbacks.classifier.create", lambda *_: pixels)
-    with pytest.warns(UserWarning, match="has training diverged"):
+    with pytest.warns(UserWarning, match="the real images' features are not all finite numbers, so there is no score$"):
         scores = validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)["scores"]
+    assert math.isnan(scores.pop(FRECHET))
+    assert not scores
+
+
+def test_weights_that_are_no_numbers_give_no_score_and_a_warning(tmp_path, digits):
+    """Their images would be black, which has a score."""
+    model = small(DCGAN)
+    next(model.generator.parameters()).data[0] = torch.nan
+    with pytest.warns(UserWarning, match="generated images' pixels are not all finite .*: has training diverged"):
+        scores = validate(score(tmp_path, num_images=50), model, digits, tmp_path)["scores"]
     assert math.isnan(scores.pop(FRECHET))
     assert not scores
 
@@ -401,10 +414,35 @@ def test_what_scoring_costs_on_a_cpu_is_said_once(tmp_path, digits, monkeypatch)
     clock = iter(range(0, 10**6, 30))
     monkeypatch.setattr("callbacks.scores.rank_zero_info", said.append)
     monkeypatch.setattr("callbacks.scores.time.perf_counter", lambda: next(clock))
+    validate(score(tmp_path, num_images=300), small(DCGAN), digits, tmp_path)
+    (sentence,) = said
+    assert "scoring 300 generated images in pixels features takes about 75 min here each time" in sentence  # at 15 s
+    assert "and 1,797 real ones 449 min more the first time; --score.num_images" in sentence
+    validate(score(tmp_path, num_images=300), small(DCGAN), digits, tmp_path)
+    assert "real ones" not in said[1]  # whose statistics are kept
+
+
+def test_slow_generators_count_too(tmp_path, digits, monkeypatch):
+    said = []
+    clock = iter([0, 0, 0, 0, *range(0, 10**6, 30)])  # the extractor takes no time
+    monkeypatch.setattr("callbacks.scores.rank_zero_info", said.append)
+    monkeypatch.setattr("callbacks.scores.time.perf_counter", lambda: next(clock))
     validate(score(tmp_path, num_images=1797), small(DCGAN), digits, tmp_path)
-    assert len(said) == 1
-    assert "3,594 images" in said[0]  # real ones too, the first time
-    assert "--score.num_images" in said[0]
+    (sentence,) = said
+    assert "about 14 min here each time" in sentence  # 30 s for 64 images
+
+
+def test_settings_out_of_range_or_against_each_other(tmp_path):
+    for option, value in {"batch_size": 0, "seed": -1}.items():
+        with pytest.raises(MisconfigurationException, match=rf"--score\.{option} must be .* {value}$"):
+            Score(**{option: value})
+    for features in ("pixels", "classifier"):
+        with pytest.raises(MisconfigurationException, match=rf"--score\.weights=a\.pt .* --score\.features={features}"):
+            Score(features, weights="a.pt")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file/folder"):
+        with pytest.raises(MisconfigurationException, match=rf"--score\.cache_dir={path} is, or lies in, a file"):
+            Score(cache_dir=str(path))
 
 
 def test_images_that_may_be_asked_for():
@@ -500,6 +538,7 @@ def test_two_ranks_take_each_real_image_once(unpaired, tmp_path):
     for rank in range(2):
         strategy = type("Strategy", (), {"root_device": torch.device("cpu"), "broadcast": staticmethod(lambda x: x)})
         part = {"world_size": 2, "global_rank": rank, "strategy": strategy, "sanity_checking": False}
+        part |= {"is_global_zero": not rank}
         data = unpaired()
         data.prepare_data()
         data.trainer = stand_in = type("Trainer", (), part | {"training": False, "lightning_module": None})
