@@ -164,7 +164,8 @@ class Quality(Callback):
         self._sums = None
         if any(value != value for value in sums):
             rank_zero_warn(
-                "the generated images' pixels are not all finite numbers, so they are not compared: has training diverged?"
+                "the generated images' pixels are not all finite numbers, so they are not compared: has training "
+                "diverged?"
             )
         entry = {
             "step": step_of(trainer, pl_module),

@@ -324,7 +324,7 @@ def test_a_file_that_cannot_be_written_is_said_once(tmp_path, recwarn):
 class Anyhow(Quality):
     """Compares images that have nothing to do with each other."""
 
-    def setup(self, *_):
+    def setup(self, *_, **__):
         pass
 
 
@@ -381,6 +381,7 @@ def test_a_cache_of_another_shape_is_made_anew(tmp_path, digits):
 
 
 def test_statistics_that_cannot_be_kept_cost_nothing_but_time(tmp_path, digits, full_disk):
+    digits.prepare_data()
     with (
         full_disk(100_000),
         pytest.warns(UserWarning, match=r"cache/digits-.*\.npz cannot be written \(.*\); training goes on"),
