@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections import defaultdict
 from pathlib import Path
+from pydoc import locate
 from typing import Annotated, Any
 
 import torch
@@ -60,7 +61,7 @@ from callbacks.switches import asked, check_switches, check_trainer, complaint, 
 from callbacks.wandb_account import sync_command, wandb_logger
 from datamodules.base import ImageDataModule
 from gans import checkpoints
-from gans.base import AdversarialModule
+from gans.base import AdversarialModule, check_kind
 from gans.precision import native_precision
 from gans.strategies import check_strategy
 from gans.translation import CyclicTranslator, Translator
@@ -136,7 +137,9 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(Neighbors, "neighbors")
         parser.add_lightning_class_args(BestCheckpoint, "best")  # before the last, which keeps what it has noted
         parser.add_lightning_class_args(LastCheckpoint, "last")
-        parser.link_arguments("data.image_shape", "model.init_args.image_shape", apply_on="instantiate")
+        parser.link_arguments(
+            "data", "model.init_args.image_shape", compute_fn=self._shape_for_model, apply_on="instantiate"
+        )
         for key in OF_DATA[1:]:
             parser.link_arguments(f"data.{key}", f"model.init_args.{key}", apply_on="instantiate")
         parser.link_arguments(
@@ -233,7 +236,16 @@ class CLI(LightningCLI):
         if changed := changes(before, self.record):
             say(f"other than before  {changed}")
 
+    def _shape_for_model(self, data: ImageDataModule) -> tuple[int, int, int]:
+        """The images' shape; asked for when there is data, and before there is a model that cannot use it."""
+        if self.subcommand != "predict":
+            model = locate(self.config[self.subcommand].model.class_path)
+            check_kind(model, data, fitting(model.takes))
+        return data.image_shape
+
     def after_instantiate_classes(self) -> None:
+        if self.subcommand != "predict":
+            check_kind(self.model, self.datamodule, fitting(self.model.takes))
         # A run that begins from another one's checkpoint in a folder of its own may do so on other images.
         self.datamodule.other_data = self.checkpoint is not None and not self.place[2]
 
@@ -370,6 +382,16 @@ def direction_of(checkpoint: Path) -> str | None:
     if path is not None:
         states.append(((read_config(path).get("data") or {}).get("init_args")) or {})
     return next((state["direction"] for state in states if state.get("direction") in ("AtoB", "BtoA")), None)
+
+
+def fitting(takes: tuple[str, ...]) -> str:
+    """The lab's data whose batches are of some kinds, with the setting that makes them so."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for cls in dict.fromkeys(CLASSES["data"].values()):
+        offers = {} if inspect.isabstract(cls) else getattr(cls, "offers", {})
+        for setting in {offers[kind] for kind in takes if kind in offers}:
+            names[setting].append(cls.__name__)
+    return " or ".join(f"--data={', '.join(n)}{f' with {s}' if s else ''}" for s, n in sorted(names.items()))
 
 
 def make_loggers(folder: Path, settings: list[dict[str, Any]], others: list[Logger], resumed: bool) -> list[Logger]:

@@ -95,6 +95,8 @@ class ImageDataModule(LightningDataModule, ABC):
     """The split that scores compare with: "test", or "train" where there is no test set."""
     other_data: bool = False
     """Whether training may go on from a checkpoint of other images, which it then begins to go through."""
+    offers: Mapping[str, str] = {"images": "", "images with classes": ""}
+    """What its batches can be, for a model to know whether they are for it, and the setting that makes them so."""
     things: str = "images"
     """What there is a number of."""
     direction: str | None = None
@@ -212,6 +214,15 @@ class ImageDataModule(LightningDataModule, ABC):
     def load_size(self) -> int:
         """Height and width of the training images as they are kept."""
         return self._load_size or self.image_size
+
+    @property
+    def gives(self) -> str | None:
+        """Which of the kinds in ``offers`` its batches are; None where a class of one's own does not say."""
+        if len(self.offers) == 1:
+            return next(iter(self.offers))
+        if type(self).assemble is not ImageDataModule.assemble:
+            return None
+        return "images with classes" if self.num_classes else "images"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -41,6 +41,7 @@ class CelebA(ImageDataModule):
     """
 
     channels = 3
+    offers = {"images": "", "images with attributes": "--data.attributes=[Male,Young]"}  # noqa: RUF012
 
     def __init__(self, data_dir: str = "data", attributes: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(data_dir=data_dir, **kwargs)
@@ -49,6 +50,10 @@ class CelebA(ImageDataModule):
                 "CelebA has attributes, no classes: set --data.attributes, not --data.classes"
             )
         self.attributes = tuple(attributes)
+
+    @property
+    def gives(self) -> str:
+        return "images with attributes" if self.attributes else "images"
 
     @property
     def class_names(self) -> tuple[str, ...]:

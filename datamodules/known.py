@@ -42,6 +42,10 @@ class Known(ImageDataModule):
         self.scale = scale
 
     @property
+    def gives(self) -> None:
+        """Not known."""
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         return self._known[0]
 

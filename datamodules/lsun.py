@@ -62,6 +62,7 @@ class LSUN(ImageDataModule):
     """
 
     channels = 3
+    offers = {"images": ""}  # noqa: RUF012
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class PairedFolder(ImageDataModule):
     """
 
     layers = 2
+    offers = {"pairs": "--data.paired=true", "unpaired images": "--data.paired=false"}  # noqa: RUF012
     things = "pairs"
 
     def __init__(
@@ -56,6 +57,10 @@ class PairedFolder(ImageDataModule):
         self.direction = direction
         self.paired = paired
         self.channels = channels
+
+    @property
+    def gives(self) -> str:
+        return "pairs" if self.paired else "unpaired images"
 
     @property
     def val_split(self) -> str:  # type: ignore[override]

@@ -32,6 +32,8 @@ class Restoration(ImageFolder):
         MisconfigurationException: The folder is missing or holds no images, or a range is none.
     """
 
+    offers = {"pairs": ""}  # noqa: RUF012
+
     def __init__(
         self,
         data_dir: str = "data",

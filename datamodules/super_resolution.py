@@ -67,6 +67,7 @@ class SuperResolution(ImageDataModule):
     """
 
     channels = 3
+    offers = {"pairs of two sizes": ""}  # noqa: RUF012
 
     def __init__(
         self,

@@ -34,6 +34,8 @@ class UnpairedFolder(ImageDataModule):
     names = "trainA", "trainB"
     """What the sub-folders of the two domains are called, to train on."""
 
+    offers = {"unpaired images": ""}  # noqa: RUF012
+
     def __init__(
         self,
         data_dir: str = "data",

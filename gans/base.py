@@ -49,25 +49,27 @@ def images_of(batch: Any, part: int = 0) -> Tensor:
     return parts[part]
 
 
-def check_kind(model: Any, data: Any, gives: str | None, fitting: str = "other data") -> None:
+def check_kind(model: Any, data: Any, fitting: str = "other data") -> None:
     """Refuse data whose batches are not what a GAN is trained on.
 
     Args:
         model: The GAN or its class.
-        data: The data module or its class.
-        gives: What the batches are; None where the data does not say.
+        data: The data module, which says what its batches are and could be, or not.
         fitting: Names of data that would do.
 
     Raises:
         MisconfigurationException: They are of another kind.
     """
-    model_name, data_name = (getattr(part, "__name__", type(part).__name__) for part in (model, data))
-    if model.takes and gives is not None and gives not in model.takes:
-        wanted = " or ".join(model.takes if len(model.takes) < 3 else model.takes[:1])
-        raise MisconfigurationException(
-            f"--model={model_name} takes {wanted}, and --data={data_name} gives {gives}: "
-            f"take {model.settings_for.get(gives, fitting)}"
-        )
+    gives = getattr(data, "gives", None)
+    if not model.takes or gives is None or gives in model.takes:
+        return
+    name = getattr(model, "__name__", type(model).__name__)
+    wanted = " or ".join(model.takes if len(model.takes) < 3 else model.takes[:1])
+    settings = [data.offers[kind] for kind in model.takes if data.offers.get(kind)]
+    other = model.settings_for.get(gives) or " or ".join(settings) or fitting
+    raise MisconfigurationException(
+        f"--model={name} takes {wanted}, and --data={type(data).__name__} gives {gives}: take {other}"
+    )
 
 
 @contextmanager
@@ -423,7 +425,7 @@ class AdversarialModule(Resumable, ABC):
         self._checked = False
         data = getattr(self._trainer, "datamodule", None)
         if data is not None and stage != "predict":
-            check_kind(self, data, getattr(data, "gives", None))
+            check_kind(self, data)
         self.order_memory()
         if stage == "fit" and self.diff_augment is not None:
             for network in _single(self.discriminator):
