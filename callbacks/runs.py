@@ -247,6 +247,11 @@ class Run(Callback):
         for logger in loggers:
             logger.log_hyperparams(self.config)  # type: ignore[arg-type]
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        trained = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        if isinstance(exception, MisconfigurationException) and not trained and len(trainer.loggers) < 2:
+            self.began, self.temporary = False, True  # such as on a first batch that the model cannot take
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" and trainer.is_global_zero:
             self._keep_config(0)

@@ -347,7 +347,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def _say_kept(self) -> None:
         size = sum(path.stat().st_size for path in self.cache_dir.glob("*.npy")) / 1e6
         self._say(
-            f"Resized images are kept in {self.cache_dir} ({size:,.0f} MB now): it can be deleted at any time, "
+            f"Resized images are kept in {self.cache_dir} ({size:,.1f} MB now): it can be deleted at any time, "
             "and is filled again when it is needed"
         )
 
