@@ -123,8 +123,8 @@ SMUGGLED: list[Any] = [
     f"`{TOUCH}`",
     f"; {TOUCH}",
 ]
-LONG = ("num_images", "num_real", "max_time", "max_steps", "max_epochs", "min_steps", "min_epochs", "columns")
-"""Settings of which large values merely take long."""
+LONG = ("num_images", "num_real", "max_time", "max_steps", "max_epochs", "min_steps", "min_epochs", "num_nodes")
+"""Settings of which large values merely take long, or wait for other machines."""
 
 
 class Case(NamedTuple):
