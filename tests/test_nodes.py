@@ -1,6 +1,7 @@
 """Two nodes, by the README's torchrun command: two agents that know of each other by the network alone.
 
-Both run on this machine, one process each, in different time zones: whatever a rank names by its own clock would show.
+Both run on this machine, one process each, in different time zones and home directories: whatever a rank names by its
+own clock, or finds in its own cache, would show.
 """
 
 import re
@@ -11,7 +12,8 @@ import subprocess
 import sys
 
 import pytest
-from test_train import NO_LOGGER, QUICK, assert_same, load, rows
+from test_train import NO_LOGGER, QUICK, assert_same, load
+from untimed import rows
 
 from command_line import ROOT, environment, run_train
 
@@ -49,8 +51,10 @@ def on_two_nodes(*arguments, folder):
     logs = [folder / f"node{node}.txt" for node in (0, 1)]
     nodes = []
     for log, zone in zip(logs, ("UTC", "UTC-5"), strict=True):
+        home = folder / f".{log.stem}"  # and with it the cache of statistics, which only the first rank's node keeps
+        home.mkdir(exist_ok=True)
         with log.open("w") as file:
-            variables = environment(folder) | {"TZ": zone}
+            variables = environment(folder) | {"TZ": zone, "HOME": str(home)}
             nodes.append(subprocess.Popen(words, cwd=folder, env=variables, stdout=file, stderr=subprocess.STDOUT))
     try:
         codes = [node.wait(120) for node in nodes]
