@@ -298,7 +298,7 @@ class ImageDataModule(LightningDataModule, ABC):
                 self._try_again(split)
         for split in splits:
             self._split(split)
-        if self.trainer is None or self.trainer.state.fn == "fit":
+        if not self.skip_broken:  # what was misunderstood can be stopped before it is resized
             self._introduce()
         broken: dict[Any, str] = {}
         before = set(self.cache_dir.glob("*.npy"))
@@ -308,6 +308,8 @@ class ImageDataModule(LightningDataModule, ABC):
             self._say_kept()
         if broken:
             self.leave_out(broken)
+        if self.skip_broken:
+            self._introduce()
         self._say_ground()
 
     def _forget(self) -> None:
@@ -318,6 +320,8 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _introduce(self) -> None:
         """Say how the files were understood: a folder may be read otherwise than it was meant."""
+        if self.trainer is not None and self.trainer.state.fn != "fit":
+            return
         classes = ""
         if self.domains and any(self._split(split).labels is not None for split in self.splits()):
             more = f", … ({len(self.domains)})" if len(self.domains) > NAMED else ""
