@@ -147,6 +147,8 @@ class Score(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.num_images:
+            if trainer.limit_val_batches:
+                check_loader(trainer.val_dataloaders)
             keep_best(trainer, self.monitor)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -208,6 +210,7 @@ class Score(Callback):
         if not self.num_images or trainer.sanity_checking:
             return
         assert self._extractor is not None
+        check_loader(loader)
         self._extractor.to(module.device)
         self._loader_batch = loader.batch_size
         every = getattr(loader, "total", None) or len(loader.dataset)
@@ -372,6 +375,26 @@ def _watched(trainer: Trainer, module: LightningModule) -> bool:
     methods.append(getattr(type(module), f"{kind}_step"))
     strangers = any(not method.__module__.startswith(BLIND) for method in methods)
     return strangers or any(getattr(callback, "needs_all", False) for callback in trainer.callbacks)
+
+
+def check_loader(loader: Any) -> None:
+    """Refuse validation data whose images cannot be counted, and shared out, before they come.
+
+    Raises:
+        MisconfigurationException: It is none, several loaders, or one that does not know how many images it has.
+    """
+    counted = hasattr(loader, "total") or hasattr(getattr(loader, "dataset", None), "__len__")
+    if counted and isinstance(getattr(loader, "batch_size", None), int):
+        return
+    found = "there is none" if loader is None else f"got a {type(loader).__name__}"
+    if isinstance(loader, list | tuple | dict):
+        found = f"got {len(loader)} in a {type(loader).__name__}"
+    elif hasattr(loader, "dataset"):
+        found += f" of {type(loader.dataset).__name__} with " + ("a batch_sampler" if counted else "no length")
+    raise MisconfigurationException(
+        f"Score compares with the images of one validation DataLoader that has a batch_size and a dataset with a length; "
+        f"{found}: give such a one, or leave scores out with --score.num_images=0"
+    )
 
 
 def keep_best(trainer: Trainer, name: str) -> None:
