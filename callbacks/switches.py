@@ -33,7 +33,7 @@ DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(Tra
 def asked(trainer: Mapping[str, Any]) -> dict[str, Any]:
     """The trainer's plain settings that are other than Lightning's own."""
     plain = {key: value for key, value in trainer.items() if isinstance(value, bool | int | float | str | list)}
-    return {key: value for key, value in plain.items() if key in DEFAULTS and value != DEFAULTS[key]}
+    return {key: value for key, value in plain.items() if value and value != DEFAULTS.get(key)}
 
 
 def check_switches(trainer: Mapping[str, Any]) -> None:

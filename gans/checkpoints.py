@@ -9,7 +9,7 @@ import types
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from lightning.pytorch import LightningModule
@@ -159,6 +159,8 @@ def _arguments(cls: type) -> dict[str, Any]:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a plain value is of a type; never true for types of which there are no plain values."""
     kind, inner = get_origin(hint), get_args(hint)
+    if kind is Annotated:  # with a range, which is the command line's business
+        return _fits(value, inner[0])
     if hint is Any:
         return is_plain(value)
     if kind in (Union, types.UnionType):
@@ -180,6 +182,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _has_plain_values(hint: Any) -> bool:
     """Whether all values of a type are plain."""
+    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if get_origin(hint) in (Union, types.UnionType, tuple, list, Sequence):
         return all(_has_plain_values(option) for option in get_args(hint) if option is not ...)
     return get_origin(hint) is Literal or hint in (bool, int, float, str, types.NoneType)
