@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import pkgutil
+import re
 import shlex
 import signal
 import sys
@@ -18,7 +19,7 @@ from typing import Annotated, Any
 import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -57,7 +58,7 @@ from callbacks.runs import (
 )
 from callbacks.settings import allowed_settings, masked, refuse_functions
 from callbacks.switches import RANGES as OF_TRAINER
-from callbacks.switches import asked, check_switches, check_trainer, complaint, refusal
+from callbacks.switches import asked, check_switches, check_trainer, complaint, is_lightnings, refusal
 from callbacks.wandb_account import sync_command, wandb_logger
 from datamodules.base import ImageDataModule
 from gans import checkpoints
@@ -88,9 +89,11 @@ class CLI(LightningCLI):
 
     Attributes:
         built: Whether everything is built, so that an error is no longer one in the settings.
+        asked: The trainer's settings that are other than Lightning's own.
     """
 
     built = False
+    asked: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, typed: list[str]) -> None:
         self.typed = typed
@@ -159,11 +162,11 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         refuse_functions(config)
         refuse_out_of_range(config, RANGES)
-        options = options_in(self.typed)
+        options = dict(options_in(self.typed))
         if "--trainer.check_val_every_n_epoch" in options and "--trainer.val_check_interval" not in options:
             config.trainer.val_check_interval = 1.0  # and not after so many updates
         check_switches(config.trainer)
-        self.asked = asked(config.trainer)
+        CLI.asked = asked(config.trainer)
         self._refuse_what_data_tells(config.model)
         super()._set_seed()
 
@@ -265,8 +268,8 @@ class CLI(LightningCLI):
         try:
             made = super().instantiate_trainer(logger=[metrics], plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
         except Exception as error:  # whatever Lightning and what it needs have against the settings
-            raise MisconfigurationException(complaint(error, self.asked)) from error
-        check_trainer(made)
+            raise MisconfigurationException(complaint(error, CLI.asked)) from error
+        check_trainer(made, [n for c in made.callbacks if isinstance(c, Score | Quality) for n in c.names.values()])
         check_strategy(made.strategy)
         return made
 
@@ -285,6 +288,9 @@ class CLI(LightningCLI):
 
     def fit(self, model: AdversarialModule, **kwargs: Any) -> None:
         """Train; say where everything is, also when stopped."""
+        timed = any(isinstance(callback, Timer | EarlyStopping) for callback in self.trainer.callbacks)
+        if self.trainer.max_steps == -1 == self.trainer.max_epochs and not timed:
+            say("training has no end until it is stopped: --trainer.max_steps gives it one")
         try:
             self.trainer.fit(model, **kwargs | {"weights_only": True})
         except SIGTERMException:
@@ -302,8 +308,10 @@ class CLI(LightningCLI):
             w for i, w in enumerate(self.typed) if "--ckpt_path" not in (w.partition("=")[0], *self.typed[i - 1 : i])
         ]
         when = f"after step {self.trainer.global_step:,}" + ("" if self.model.validated else ", which is not validated")
-        say(f"stopped by {signal.Signals(number).name} {when}; to go on:")
-        say(shlex.join(["python", sys.argv[0], *masked(words), f"--ckpt_path={last}"]))
+        kept = last.exists()  # not with --trainer.enable_checkpointing=false
+        say(f"stopped by {signal.Signals(number).name} {when}{'; to go on:' if kept else ''}")
+        if kept:
+            say(shlex.join(["python", sys.argv[0], *masked(words), f"--ckpt_path={last}"]))
         asked = number not in (signal.SIGINT, signal.SIGHUP)  # by a scheduler
         sys.exit(0 if asked or not self.trainer.is_global_zero else 128 + number)
 
@@ -441,11 +449,14 @@ def of_settings(error: Exception) -> str | None:
     while trace is not None:
         frames.add(trace.tb_frame.f_globals.get("__name__", "").partition(".")[0])
         trace = trace.tb_next
+    made = re.findall(r"Problem with given class_path '([\w.]+)':\s*(.+)", str(error))
     while error.__cause__ is not None:  # jsonargparse wraps what a constructor raised
         error = error.__cause__
     if "jsonargparse" not in frames and not isinstance(error, ValueError | TypeError | OSError):
         return None
-    plain = isinstance(error, ValueError | TypeError | OSError | MisconfigurationException)
+    if type(error) is ValueError and made and made[-1][1] not in str(error):  # one of several things it may have been
+        return f"{made[-1][0].rpartition('.')[2]}: {made[-1][1]}"
+    plain = isinstance(error, ValueError | TypeError | OSError | ImportError | MisconfigurationException)
     return refusal(error, sys.argv) or (str(error) if plain else f"{type(error).__name__}: {error}")
 
 
@@ -481,10 +492,10 @@ def main() -> None:
         print(f"stopped by {signal.Signals(stopped.number).name}", file=sys.stderr)
         sys.exit(128 + stopped.number)
     except (MisconfigurationException, TrainingDiverged) as error:
-        fail(str(error))
+        fail(complaint(error, CLI.asked) if is_lightnings(error) else str(error))
     except Exception as error:
         # Before all is built it is about settings; then only what they ask too much of, and all else is our mistake.
-        if (sentence := refusal(error, sys.argv) if CLI.built else of_settings(error)) is None:
+        if (sentence := refusal(error, sys.argv, CLI.asked) if CLI.built else of_settings(error)) is None:
             raise
         fail(sentence)
 

@@ -3,11 +3,12 @@
 import inspect
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 RANGES: dict[str, Any] = {
@@ -57,12 +58,24 @@ def check_switches(trainer: Mapping[str, Any]) -> None:
         )
 
 
-def check_trainer(trainer: Trainer) -> None:
+def check_trainer(trainer: Trainer, scores: Collection[str]) -> None:
     """Judge what the trainer has made of its settings, before it does anything.
 
+    Args:
+        trainer: The trainer.
+        scores: Names of the scores that callbacks can go by, besides losses.
+
     Raises:
-        MisconfigurationException: It cannot train on these devices.
+        MisconfigurationException: It cannot train on these devices, or waits for a score that there is not.
     """
+    for callback in trainer.callbacks:
+        monitor = getattr(callback, "monitor", None)
+        waits = isinstance(callback, Checkpoint | EarlyStopping) and monitor and not monitor.startswith("loss/")
+        if waits and monitor not in scores:
+            raise MisconfigurationException(
+                f"--trainer.callbacks.monitor={monitor} of {type(callback).__name__} must be a loss, such as "
+                f"loss/generator, or {' or '.join(scores)}"
+            )
     strategy, most = trainer.strategy, max(16, os.cpu_count() or 1)
     if strategy.root_device.type == "cpu" and trainer.num_devices > most:
         raise MisconfigurationException(
@@ -82,14 +95,17 @@ def complaint(error: BaseException, given: Mapping[str, Any]) -> str:
         given: The trainer's settings that may be wrong.
     """
     message = " ".join(str(error).split()) or type(error).__name__
+    at_work = _innermost(error).get("self")
+    if isinstance(at_work, Callback):
+        return f"--trainer.callbacks={type(at_work).__name__}: {message}"
     words = set(re.findall(r"[\w]+", message))
     culprits = [key for key in given if key in words]
     culprits = culprits or [key for key, value in given.items() if str(value).replace("-", "_") in words]
-    culprits = culprits or [key for key in given if key in OF_MACHINE]
+    culprits = culprits or [key for key in given if key in OF_MACHINE and isinstance(error, ImportError)]
     return f"{' '.join(f'--trainer.{key}={given[key]}' for key in culprits[:2])}: {message}".removeprefix(": ")
 
 
-def refusal(error: Exception, typed: Sequence[str] = ()) -> str | None:
+def refusal(error: Exception, typed: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> str | None:
     """What the settings ask too much of, where training cannot go on because of it; None where it may be our mistake.
 
     That is memory, and whatever Lightning itself refuses in its own code.
@@ -97,6 +113,7 @@ def refusal(error: Exception, typed: Sequence[str] = ()) -> str | None:
     Args:
         error: Raised by what was made of the settings.
         typed: The words of the command line.
+        given: As of ``complaint``.
     """
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text:
@@ -107,9 +124,18 @@ def refusal(error: Exception, typed: Sequence[str] = ()) -> str | None:
         )
     if "deterministic implementation" in text:
         return f"--trainer.deterministic=true must be warn or false for this model: {text[:200]}"
+    judged = isinstance(error, ValueError | RuntimeError | ImportError) and is_lightnings(error)
+    return complaint(error, given or {}) if judged else None
+
+
+def is_lightnings(error: BaseException) -> bool:
+    """Whether Lightning's own code raised an error, not something that it called."""
+    return _innermost(error).get("__name__", "").startswith("lightning.")
+
+
+def _innermost(error: BaseException) -> dict[str, Any]:
+    """The variables where an error was raised, those of the module included."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    of = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    judged = isinstance(error, ValueError | RuntimeError | ImportError) and of.startswith("lightning.")
-    return text if judged else None
+    return {} if trace is None else trace.tb_frame.f_globals | trace.tb_frame.f_locals

@@ -505,7 +505,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> Loader | UnpairedLoader:
         """Shuffled batches of the training images."""
         self._train_loader = self._loader("train", shuffle=True)
-        share = self.trainer.overfit_batches if self.trainer else 0  # a number of batches, or a part of them
+        share = getattr(self.trainer, "overfit_batches", 0)  # a number of batches, or a part of them
         self._train_loader.repeat(int(share * len(self._train_loader)) if isinstance(share, float) else share)
         if self._resume:
             self._train_loader.load_state_dict(self._resume)

@@ -293,11 +293,16 @@ class Resumable(LightningModule):
                     "schedule in steps, such as LinearLR."
                 )
             if scheduler is not None:
-                for _ in range(3):
-                    _made(of_schedule, scheduler.step)
-                for name, value in scheduler.state_dict().items():
-                    if isinstance(value, int | float) and not 0 <= value < math.inf:
+                numbers = {
+                    k: v for k, v in scheduler.state_dict().items() if isinstance(v, int | float) and k[0] != "_"
+                }
+                for name, value in numbers.items():
+                    if not 0 <= value < math.inf:
                         raise MisconfigurationException(f"{of_schedule}.{name}={value:g} must be at least 0")
+                zeros = [k for k, v in numbers.items() if type(v) is int and v == 0 and k != "last_epoch"]
+                zero = "".join(f".{name}=0 must be at least 1" for name in zeros[:1])
+                for _ in range(3):
+                    _made(of_schedule + zero, scheduler.step)
                 steps = -1 if self._trainer is None else self._trainer.max_steps
                 if steps > 3:
                     scheduler.last_epoch = steps - 1
