@@ -392,7 +392,7 @@ def check_loader(loader: Any) -> None:
     elif hasattr(loader, "dataset"):
         found += f" of {type(loader.dataset).__name__} with " + ("a batch_sampler" if counted else "no length")
     raise MisconfigurationException(
-        f"Score compares with the images of one validation DataLoader that has a batch_size and a dataset with a length; "
+        "Score compares with the images of one validation DataLoader that has a batch_size and a sized dataset; "
         f"{found}: give such a one, or leave scores out with --score.num_images=0"
     )
 

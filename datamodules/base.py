@@ -351,8 +351,8 @@ class ImageDataModule(LightningDataModule, ABC):
     def _say_kept(self) -> None:
         size = sum(path.stat().st_size for path in self.cache_dir.glob("*.npy")) / 1e6
         self._say(
-            f"Resized images are kept in {self.cache_dir} ({size:,.1f} MB now): it can be deleted at any time, "
-            "and is filled again when it is needed"
+            f"Resized images are kept in {self.cache_dir} ({size:,.1f} MB now), which can be deleted when no "
+            "run uses it"
         )
 
     def _say_ground(self) -> None:

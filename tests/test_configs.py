@@ -104,6 +104,15 @@ def write_my_images(data):
     write_pictures(data.parent / "my_images", TRAIN, 90, 70)
 
 
+def write_my_pairs(data):
+    write_pictures(data.parent / "my_pairs/train", TRAIN, 90, 70)
+
+
+def write_my_domains(data):
+    for domain in "AB":
+        write_pictures(data.parent / f"my_domains/train{domain}", TRAIN, 90, 70)
+
+
 # Where data sets lie by default, or their configs and the README say
 LAYOUTS = {
     "AFHQ": write_afhq,
@@ -117,8 +126,10 @@ LAYOUTS = {
     "FashionMNIST": write_fashion_mnist,
     "ImageFolder": write_my_images,
     "Monet2Photo": write_monet2photo,
+    "PairedFolder": write_my_pairs,
     "Restoration": write_photographs,
     "SuperResolution": write_super_resolution,
+    "UnpairedFolder": write_my_domains,
 }
 # Less of everything but the networks and the images they are given
 QUICK = [
@@ -145,6 +156,8 @@ SMALLER = {
 BY_DATA = {
     "CIFAR10": ["--trainer.callbacks+=command_line.TrustFiles"],
     "ImageFolder": ["--data.data_dir=my_images"],
+    "PairedFolder": ["--data.data_dir=my_pairs"],
+    "UnpairedFolder": ["--data.data_dir=my_domains"],
 }
 
 
