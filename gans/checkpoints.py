@@ -163,6 +163,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return _fits(value, inner[0])
     if hint is Any:
         return is_plain(value)
+    if kind is Annotated:
+        return _fits(value, inner[0])
     if kind in (Union, types.UnionType):
         return any(_fits(value, option) for option in inner)
     if kind is Literal:
@@ -182,7 +184,8 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _has_plain_values(hint: Any) -> bool:
     """Whether all values of a type are plain."""
-    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if get_origin(hint) is Annotated:
+        return _has_plain_values(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType, tuple, list, Sequence):
         return all(_has_plain_values(option) for option in get_args(hint) if option is not ...)
     return get_origin(hint) is Literal or hint in (bool, int, float, str, types.NoneType)
