@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import strangers
 import torch
 from conftest import images as random_images
 from lightning.pytorch import Trainer
@@ -398,3 +399,75 @@ def test_classes_that_are_not_there_are_named(animals, tmp_path):
         digits(tmp_path, classes=["ten"]).prepare_data()
     with pytest.raises(MisconfigurationException, match=r"=cow must be left out: there are no classes$"):
         ImageFolder(data_dir=str(animals / "train/cow"), classes=["cow"]).prepare_data()
+
+
+# Images of one's own
+
+
+def in_cache(data):
+    data.prepare_data()
+    return torch.cat([batch.image for batch in data.ordered("train")])
+
+
+@pytest.mark.parametrize("cls", [strangers.Arrays, strangers.Numbered])
+def test_arrays_without_files_are_told_apart_by_what_they_show(cls, tmp_path):
+    """Whatever their items are; those of before go, and the same ones are not resized again."""
+    for level in (7, 9, 7):
+        data = cls(level=level, data_dir=str(tmp_path))
+        assert set(in_cache(data).flatten().tolist()) == {level}
+        name = data.reference("train")
+        del data
+        (kept,) = (tmp_path / ".cache").iterdir()
+        assert kept.name == f"{name}.npy"
+    written = kept.stat().st_mtime_ns
+    assert cls(level=7, data_dir=str(tmp_path)).reference("train") == name
+    in_cache(cls(level=7, data_dir=str(tmp_path)))
+    assert kept.stat().st_mtime_ns == written
+    other, same = (cls(level=level, data_dir=str(tmp_path)).origin()["images"] for level in (8, 7))
+    assert other != same == cls(level=7, data_dir=str(tmp_path)).origin()["images"]
+
+
+def test_files_that_are_opened_in_another_way_are_other_images(tmp_path):
+    coordinates(tmp_path / "images/1.png")
+    straight, turned = (
+        in_cache(strangers.Turned(degrees=degrees, data_dir=str(tmp_path / "images"), image_size=12))
+        for degrees in (0, 90)
+    )
+    assert torch.equal(straight.rot90(1, (2, 3)), turned)
+
+
+def test_a_changed_folder_has_one_file_and_nobody_elses_is_touched(tmp_path):
+    """One folder for the resized images of several data sets, at several sizes."""
+    cache = tmp_path / "cache"
+
+    def prepare(folder, **kwargs):
+        data = ImageFolder(data_dir=str(tmp_path / folder), cache_dir=str(cache), **{"image_size": 8} | kwargs)
+        data.prepare_data()
+        return data
+
+    for folder in ("a", "b"):
+        coordinates(tmp_path / folder / "1.png")
+    prepare("a")
+    changed = {path.name for path in cache.iterdir()}
+    prepare("a", image_size=10)
+    prepare("a", background="black")
+    read = prepare("b")
+    others = {path.name for path in cache.iterdir()} - changed
+    assert len(others) == 3
+    coordinates(tmp_path / "a/1.png", 1)
+    coordinates(tmp_path / "b/1.png", 1)
+    prepare("a")
+    now = {path.name for path in cache.iterdir()}
+    assert others < now
+    assert not changed & now
+    assert len(now) == 4
+    prepare("b")
+    assert len(list(cache.iterdir())) == 5  # the former is still read
+    assert len(list(read.ordered("train"))) == 1
+
+
+def test_a_folder_may_be_moved_with_its_resized_images(tmp_path):
+    coordinates(tmp_path / "a/1.png")
+    name = of_folder(tmp_path / "a").reference("train")
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert of_folder(tmp_path / "b").reference("train") == name

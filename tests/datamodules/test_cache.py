@@ -1,11 +1,16 @@
 """Pictures made to fit, and the file that keeps them."""
 
+import errno
+import fcntl
+import os
+import time
+
 import numpy as np
 import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
-from datamodules.cache import build, fit_image
+from datamodules.cache import build, fingerprint, fit_image, hold, supersede
 
 SHAPE = (1, 4, 4)
 
@@ -103,7 +108,9 @@ def test_broken_images_are_counted_and_the_first_named(tmp_path):
         build(tmp_path / "x.npy", items, decode, SHAPE, 2)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(MisconfigurationException, match=r"^Broken image -7 \([^)]*\): mend or remove it, or leave it out with"):
+    with pytest.raises(
+        MisconfigurationException, match=r"^Broken image -7 \([^)]*\): mend or remove it, or leave it out with"
+    ):
         build(tmp_path / "x.npy", [-7], decode, SHAPE, 2)
 
 
@@ -126,3 +133,89 @@ def test_a_folder_that_cannot_hold_the_file_asks_for_another(tmp_path, monkeypat
     with pytest.raises(MisconfigurationException, match=r"GB needed.*--data\.cache_dir"):
         build(tmp_path / "x.npy", range(5), decode, SHAPE, 1)
     assert not (tmp_path / "x.npy").exists()
+
+
+def test_a_picture_in_place_of_another_of_its_size_and_date_is_noticed(tmp_path):
+    path = tmp_path / "a.bmp"
+    path.write_bytes(bytes(100))
+    status, name = path.stat(), fingerprint([path], tmp_path)
+    assert fingerprint([path], tmp_path) == name
+    time.sleep(0.02)  # the clock of files is coarse
+    path.write_bytes(bytes(range(100)))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+    assert fingerprint([path], tmp_path) != name
+
+
+def test_unfinished_files_of_those_who_were_killed_go_and_those_of_others_stay(tmp_path):
+    for name in ("dead.npy.1.partial", "old.npy.0a1b", "written.npy.2.partial"):
+        (tmp_path / f".{name}").write_bytes(b"something")
+    with (tmp_path / ".written.npy.2.partial").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        build(tmp_path / "x.npy", range(5), decode, SHAPE, 1)
+        assert {path.name for path in tmp_path.iterdir()} == {"x.npy", ".written.npy.2.partial"}
+    build(tmp_path / "y.npy", range(5), decode, SHAPE, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.npy", "y.npy"}
+
+
+def test_what_is_superseded_goes_unless_somebody_reads_it(tmp_path):
+    now, before, read = (f"{digit * 16}" for digit in "abc")
+    names = {f"set-1x1-{now}.npy", f"set-1x1-{read}.npy", f"set-2x2-{before}.npy", f"other-1x1-{before}.npy"}
+    gone = {f"set-1x1-{before}.npy", f"set-1x1-{before}.broken.json", f"set-1x1-{before}-01234567.npy"}
+    for name in names | gone:
+        (tmp_path / name).touch()
+    reader = type("Reader", (), {})()
+    hold(reader, tmp_path / f"set-1x1-{read}.npy")
+    supersede(tmp_path, f"set-1x1-{now}")
+    assert {path.name for path in tmp_path.iterdir()} == names
+    del reader
+    supersede(tmp_path, f"set-1x1-{now}")
+    assert {path.name for path in tmp_path.iterdir()} == names - {f"set-1x1-{read}.npy"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_noticed_before_an_image_is_decoded(tmp_path, monkeypatch, number):
+    def full(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(MisconfigurationException, match=rf"{os.strerror(number)}.*--data\.cache_dir"):
+        build(tmp_path / "x.npy", range(5), lambda _: pytest.fail("decoded"), SHAPE, 1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [None, AttributeError(), OSError(errno.EOPNOTSUPP, "not here")])
+def test_all_room_is_taken_before_an_image_is_written(tmp_path, monkeypatch, error):
+    """By zeros where the system cannot be asked for it; they are no part of what is read."""
+
+    def none(*_):
+        raise error
+
+    if error is not None:
+        monkeypatch.setattr("os.posix_fallocate", none)
+    shape, taken = (1, 64, 64), []
+
+    def noted(item):
+        (partial,) = tmp_path.iterdir()
+        taken.append(partial.stat().st_blocks * 512)
+        return np.full(shape, item, np.uint8)
+
+    build(tmp_path / "x.npy", range(1, 200), noted, shape, 0)
+    assert min(taken) >= 199 * 64 * 64
+    assert np.load(tmp_path / "x.npy")[:, 0, 0, 0].tolist() == list(range(1, 200))
+
+
+def test_nobody_waits_for_images_that_are_not_wanted_any_more(tmp_path):
+    """A thread has up to 64 images to decode, of which each may take a second."""
+    decoded = []
+
+    def interrupted(item):
+        if item == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+        decoded.append(item)
+        return decode(0)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "x.npy", range(1000), interrupted, SHAPE, 3)
+    assert len(decoded) < 64

@@ -1,0 +1,85 @@
+"""What people bring along: data and networks that know nothing of this lab."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from datamodules import ImageDataModule, ImageFolder
+from gans.noise import NoiseGAN
+
+
+class Arrays(ImageDataModule):
+    """Grey images of one level, which no file tells."""
+
+    channels = 1
+    val_split = "train"
+
+    def __init__(self, level: int = 0, count: int = 8, **kwargs: Any) -> None:
+        super().__init__(**{"image_size": 8} | kwargs)
+        self.arrays = np.full((count, 8, 8), level, np.uint8)
+
+    def items(self, split: str) -> tuple[Any, None, list[Path]]:
+        return self.arrays, None, []
+
+    def open(self, item: Any) -> Any:
+        return Image.fromarray(item)
+
+
+class Numbered(Arrays):
+    """The same by number, so that the items tell nothing either."""
+
+    def items(self, split: str) -> tuple[Any, None, list[Path]]:
+        return range(len(self.arrays)), None, []
+
+    def open(self, item: Any) -> Any:
+        return Image.fromarray(self.arrays[item])
+
+
+class Turned(ImageFolder):
+    """Files, opened in a way of one's own."""
+
+    def __init__(self, degrees: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.degrees = degrees
+
+    def open(self, item: Any) -> Any:
+        return super().open(item).rotate(self.degrees)
+
+
+class Slow(ImageFolder):
+    """Files that take their time."""
+
+    def open(self, item: Any) -> Any:
+        if os.environ.get("SLOW"):
+            Path("opening").touch()
+            time.sleep(0.2)
+        return super().open(item)
+
+
+class Viewed(nn.Module):
+    """Images (N, C, S, S) to logits (N,), flattened as many tutorials do."""
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(channels, 4, 3, padding=1)
+        self.head = nn.Linear(4 * size * size, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.layer(images)
+        return self.head(features.view(len(features), -1)).view(-1)
+
+
+class Mine(NoiseGAN):
+    """A GAN that flattens features by ``.view``."""
+
+    def __init__(self, image_shape: tuple[int, int, int], **kwargs: Any) -> None:
+        super().__init__(image_shape=image_shape, **kwargs)
+        channels, size, _ = image_shape
+        start = nn.Sequential(nn.Linear(self.latent_dim, 4 * size * size), nn.Unflatten(1, (4, size, size)))
+        self.generator = nn.Sequential(start, nn.Conv2d(4, channels, 3, padding=1), nn.Tanh())
+        self.discriminator = Viewed(channels, size)
