@@ -158,6 +158,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.oversample = oversample
         self._splits: dict[str, Split] = {}
         self._walks: dict[Path, Walk] = {}
+        self._unfit: dict[Path, str] = {}  # files that could not be made items of, and why
         self._see_through: set[str] = set()  # items, while they are decoded
         self._said: set[str] = set()
         self._resident: dict[tuple[Path, torch.device], Tensor] = {}  # shared by training and validation loaders
@@ -300,7 +301,7 @@ class ImageDataModule(LightningDataModule, ABC):
             self._split(split)
         if not self.skip_broken:  # what was misunderstood can be stopped before it is resized
             self._introduce()
-        broken: dict[Any, str] = {}
+        broken: dict[Any, str] = dict(self._unfit)
         before = set(self.cache_dir.glob("*.npy"))
         for split in splits:
             broken |= {(split, number): text for number, text in self._keep(split).items()}
@@ -316,6 +317,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Look at the files anew when they are asked for."""
         self._splits.clear()
         self._walks.clear()
+        self._unfit.clear()
         self._source = None
 
     def _introduce(self) -> None:
@@ -415,7 +417,8 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         named = list(dict.fromkeys(faults.values()))  # once, whatever was to be made of a file
         if self.skip_broken:
-            self._say(f"{len(named)} broken {self.things} were left out (--data.skip_broken):\n{listing(named)}")
+            were = f"{self.things} were" if len(named) > 1 else f"{self.things.removesuffix('s')} was"
+            self._say(f"{len(named)} broken {were} left out (--data.skip_broken):\n{listing(named)}")
             return
         if len(named) > 1:
             self._say(f"{len(named)} broken {self.things}:\n{listing(named)}")

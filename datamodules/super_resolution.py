@@ -1,6 +1,6 @@
 """Pictures to be enlarged: high-resolution images, and the same reduced."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -26,6 +26,7 @@ from datamodules.pictures import (
     upright,
 )
 
+SMALL = " is smaller than --data.image_size="
 ORIENTATION = 0x0112  # in EXIF, how the camera was held; by a quarter turn from 5 on
 
 
@@ -112,7 +113,7 @@ class SuperResolution(ImageDataModule):
 
     def items(self, split: str) -> tuple[Sequence[Any], None, list[Path]]:
         paths = self.pictures_in(self.train_dir)
-        sizes, broken = {}, {}
+        sizes = {}
         for path in paths:
             try:
                 with open_picture(path) as picture:
@@ -120,18 +121,14 @@ class SuperResolution(ImageDataModule):
                     turned = "exif" in picture.info and picture.getexif().get(ORIENTATION, 1) > 4
                     sizes[path] = picture.size[::-1] if turned else picture.size
             except Exception as error:  # whatever PIL raises on bytes that are no picture
-                broken[path] = fault(path, error)
-        if broken:
-            self.leave_out(broken)
-        small = {
-            path: f"{path} is smaller than --data.image_size={self.image_size}"
-            for path, size in sizes.items()
-            if min(size) < self.image_size
-        }
-        if small:
-            self.leave_out(small, "", "remove {it} or take a smaller size")
-        sizes = {path: size for path, size in sizes.items() if path not in small}
-        self._require(list(sizes))
+                self._unfit[path] = fault(path, error)
+                continue
+            if min(sizes[path]) < self.image_size:
+                self._unfit[path] = f"{path}{SMALL}{self.image_size}"
+                del sizes[path]
+        if not sizes:
+            self.leave_out(self._unfit)
+            self._require([])
         self._load_size = size = min(self._wanted_size, *map(min, sizes.values()))
         tiles = [
             Tile(path, left, top, size)
@@ -140,6 +137,15 @@ class SuperResolution(ImageDataModule):
             for left in _starts(width, size, self.image_size)
         ]
         return tiles, None, paths
+
+    def leave_out(self, faults: Mapping[Any, str], *words: str) -> None:
+        """See ImageDataModule; small images are not broken."""
+        small = [SMALL in text for text in faults.values()]
+        if any(small):
+            words = ("", "remove {it} or take a smaller size")
+        if not all(small):
+            words = ("Broken image ", "mend or remove {it}" + ", take a smaller size" * any(small))
+        super().leave_out(faults, *words)
 
     def open(self, item: Tile) -> Any:
         return self._picture(item.path).crop((item.left, item.top, item.left + item.size, item.top + item.size))
