@@ -91,11 +91,7 @@ class Translator(AdversarialModule):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Translations (C, H, W) by name, of one image (C, H, W) with its name."""
         image, name = batch
-        return {name: self.predicted(image[None])[0]}
-
-    def predicted(self, images: Tensor) -> Tensor:
-        """What ``predict`` makes of images."""
-        return self.translate(images)
+        return {name: self.translate(image[None])[0]}
 
 
 class CyclicTranslator(Translator):
@@ -117,8 +113,9 @@ class CyclicTranslator(Translator):
         with self.sampling() as generator:
             return self.at_any_size(generator["a_to_b" if to == "b" else "b_to_a"], images)
 
-    def predicted(self, images: Tensor) -> Tensor:
-        return self.translate(images, self.predict_to)
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        image, name = batch
+        return {name: self.translate(image[None], self.predict_to)[0]}
 
     def shown(self, batch: Any) -> Tensor:
         """A, its translation and what comes back; then the same for B."""
