@@ -242,6 +242,73 @@ def test_validation_by_epochs(hook, step, interval, tmp_path):
     assert resumed[1].current_epoch == whole[1].current_epoch
 
 
+class End(Callback):
+    """Asks for the end of training, in a hook at a step, as early stopping and time limits do."""
+
+    def __init__(self, hook, step):
+        self.step = step
+        setattr(self, hook, self.end)
+
+    def end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.should_stop = True
+
+
+class Skip(Callback):
+    """Leaves out the rest of an epoch."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        pl_module.on_train_batch_start = lambda *_: -1 if trainer.global_step == 5 else None
+
+
+BY_EPOCHS = {"steps": -1, "max_epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "validated"),
+    [
+        (BY_EPOCHS, [3, 6, 9, 12, 14]),
+        (BY_EPOCHS | {"max_epochs": 1, "limit_train_batches": 4}, [3, 4]),
+        (BY_EPOCHS | {"limit_train_batches": 3}, [3, 6]),
+        (BY_EPOCHS | {"settings": {"accumulate_grad_batches": 3}}, [3, 4]),
+        (BY_EPOCHS | {"val_check_interval": 1.0, "check_val_every_n_epoch": 1}, [7, 14]),
+        ({"steps": -1, "max_epochs": 3, "val_check_interval": 1.0, "check_val_every_n_epoch": 2}, [14, 21]),
+        ({"val_check_interval": 1000}, [8]),
+        ({"callbacks": [End("on_train_batch_end", 5)]}, [3, 5]),
+        ({"callbacks": [End("on_train_batch_start", 5)]}, [3, 6]),
+        ({"callbacks": [End("on_train_epoch_end", 7)]}, [3, 6, 7]),
+        ({"callbacks": [End("on_validation_end", 3)]}, [3]),
+        ({"steps": -1, "max_epochs": 1, "callbacks": [Skip()]}, [3, 5]),
+    ],
+)
+def test_however_training_ends_its_last_weights_are_validated_once(options, validated, tmp_path):
+    score = Score()
+    callbacks = [score, *options.get("callbacks", [])]
+    module, trainer = run(tmp_path, **options | {"callbacks": callbacks})
+    assert score.steps == validated
+    assert trainer.global_step == validated[-1]
+    assert module.validated
+    assert score.ends == 1
+
+
+@pytest.mark.parametrize("options", [BY_EPOCHS, BY_EPOCHS | {"val_check_interval": 1.0, "check_val_every_n_epoch": 1}])
+@pytest.mark.parametrize(
+    "hook",
+    ["on_train_batch_end", "on_validation_start", "on_validation_batch_end", "on_validation_end", "on_train_end"],
+)
+def test_the_end_by_epochs_is_made_up(hook, options, tmp_path):
+    whole_score = Score()
+    whole = run(tmp_path, [whole_score], **options)
+    rng = torch.get_rng_state()
+    path, before = stopped(tmp_path, hook, 14, **options)
+    score = Score()
+    resumed = run(tmp_path, [score], path, **options)
+    assert before + score.steps == whole_score.steps
+    assert_same(whole, resumed)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert (score.starts, score.ends) == (1, 1)
+
+
 def test_a_loaded_model_knows_its_step(tmp_path):
     path, _ = stopped(tmp_path, "on_validation_end", 6)
     assert Tiny().trained_steps == 0
