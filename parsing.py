@@ -4,14 +4,15 @@ import argparse
 import collections.abc
 import difflib
 import inspect
+import os
 import pkgutil
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args, get_origin
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from jsonargparse import Namespace, set_loader
@@ -21,7 +22,7 @@ from torch import nn
 
 import datamodules
 import gans
-from callbacks.config_files import Loader, settings_in, text_of
+from callbacks.config_files import Loader, settings_in, text_of, wrong_in
 from callbacks.runs import EVALUATIONS, options_in
 from callbacks.settings import SECTIONS, _annotations, _members, masked, without_typed_secrets
 from gans import checkpoints
@@ -30,6 +31,7 @@ from gans.penalties import Penalty
 
 set_loader("yaml", lambda text: yaml.load(text, Loader), exceptions=(yaml.YAMLError,))
 
+T = TypeVar("T")
 SUBCOMMANDS = ("fit", *EVALUATIONS)
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
 LINKED = {"model": OF_DATA, "data": ("seed",)}  # what cannot be typed, since something else says it
@@ -113,18 +115,30 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
+    def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:
+        for option, value in options_in(args or []):  # what is wrong with a file is said with its name
+            if option[2:] in ("model", "data", "trainer", *self.callback_keys) and os.path.isfile(value):  # noqa: PTH113 - any text
+                readable(option, lambda path=value: settings_in(text_of(Path(path))), value)
+        return super().parse_args(args, *rest, **kwargs)
+
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         if "://" in str(path):
             return super().parse_path(path, *args, **kwargs)
         before, Parser.file = Parser.file, str(path)
         try:
-            text = text_of(Path("/dev/stdin" if str(path) == "-" else path))
-            settings_in(text)
+            text = readable("--config", lambda: text_of(Path("/dev/stdin" if str(path) == "-" else path)), path)
             return self.parse_string(text, *args, **kwargs)
-        except ValueError as error:
-            raise MisconfigurationException(f"--config={path} cannot be read: {error}") from error
         finally:
             Parser.file = before
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Any:
+        settings = readable("--config", lambda: settings_in(content), Parser.file or content)
+        for key in ("trainer", *self.callback_keys):
+            if key in settings and not isinstance(settings[key], dict):
+                fail(
+                    f"{key} holds {written(settings[key])} and no keys with values, such as --{key}.KEY=VALUE{within()}"
+                )
+        return super().parse_string(content, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # the parser of a class; the whole one says in which place
@@ -134,7 +148,22 @@ class Parser(LightningArgumentParser):
     def format_help(self) -> str:
         if hasattr(self, "subcommand"):
             return help_of(self, self.subcommand, self.args)
-        return self.description if self._subcommands_action else "\n".join(listed(self))
+        if self._subcommands_action:
+            return self.description or ""
+        return "\n".join([self.description or "", *(listed(self) or ["", "It has no settings."]), ""])
+
+
+def readable(option: str, read: Callable[[], T], given: Any) -> T:
+    """What is read of a file that an option names, or the end."""
+    try:
+        return read()
+    except ValueError as error:
+        raise MisconfigurationException(f"{option}={given} cannot be read: {error}") from error
+
+
+def within() -> str:
+    """Where it was read, if it was in a file."""
+    return f" (in {Parser.file})" if Parser.file else ""
 
 
 def fail(message: str) -> NoReturn:
@@ -155,34 +184,40 @@ def help_of(parser: Parser, subcommand: str, words: list[str]) -> str:
     classes = named_classes(words)
     for key, names in NAMES.items():
         if key in classes:
-            lines += listed(class_parser(classes[key], key), key, f"--{key}={classes[key].__name__}: ")
+            lines += listed(class_parser(classes[key], key), key, f"--{key}={classes[key].__name__}: ", classes[key])
         else:
             lines += ["", f"With --{key}=NAME or a configuration that names one, its settings are listed here, too:"]
             lines += entry(f"--{key}=NAME", f"One of {', '.join(names)}, or the class path of your own.")
     for key in [key for key in parser.callback_keys if subcommand == "fit" or key in SECTIONS]:
         lines += listed(parser, key, brief=True)
-    lines += listed(parser, "trainer", "Of Lightning's Trainer, all of whose options --trainer.help lists: ", True)
+    lines += listed(parser, "trainer", "Of Lightning's Trainer, all of whose options --trainer.help lists", brief=True)
     return "\n".join([*lines, ""])
 
 
-def listed(parser: Parser, key: str, title: str = "", brief: bool = False) -> list[str]:
-    """The settings under a key with their defaults and what they mean; in brief, only the first sentence of it."""
-    lines = []
+def listed(parser: Parser, key: str = "", title: str = "", cls: type = object, brief: bool = False) -> list[str]:
+    """The settings under a key, which are those of a class, with their defaults and (in brief, first) sentences."""
+    lines: list[str] = []
+    annotations = _annotations(cls)
     defaults = parser.get_defaults()
     for group in parser._action_groups:
-        actions = [a for a in group._group_actions if a.dest.startswith(f"{key}.") and a.default != argparse.SUPPRESS]
+        actions = [
+            a for a in group._group_actions if a.dest.startswith(key and f"{key}.") and a.default != argparse.SUPPRESS
+        ]
         if brief and key == "trainer":
             actions = [a for a in actions if a.dest.partition(".")[2] in OF_TRAINER]
         if actions:
-            about = title.rstrip(": ") if brief and title else f"{title}{group.title}"
+            about = title if brief and title else f"{title}{group.title}"
             lines += ["", f"{plain_text(about).rstrip('.:')}:"]
         for action in actions:
             text, default = plain_text(action.help or ""), defaults.get(action.dest)
             if brief:
-                text = re.split(r"(?<=[.;])\s", text)[0]
+                text = re.split(r"(?<=\.)\s", text)[0]
+            bases = set(classes_in(annotations.get(action.dest.rpartition(".")[2]))) & PARTS.keys()
+            for base in bases:
+                text += f" There are {', '.join(name for name in PARTS[base] if '.' not in name)}."
             if str(action.metavar).startswith("{") and "true" not in str(action.metavar):
                 text += f" One of {action.metavar.strip('{}').replace(',', ', ')}."
-            if isinstance(default, Namespace) and default.get("init_args"):
+            if not brief and isinstance(default, Namespace) and default.get("init_args"):
                 given = (f".{name}={written(value)}" for name, value in default.init_args.items())
                 text += f" With {' '.join(given)}."
             lines += entry(f"--{action.dest}={written(default)}", text)
@@ -268,7 +303,10 @@ NOISE = re.compile(
     r"(Does not validate|Subtypes:|Errors:|Given value type|Expected a path but|Subclass types expect|a (class|dict))"
 )
 
-NO_CLASS = "Expected a dot import path|.*has no attribute|No module named|Import path|Unexpected import|Not a valid"
+NO_CLASS = re.compile(
+    r"Expected a dot import path|.*has no attribute|No module named|Import path|Expected '.*' to be|Unexpected import|"
+    r"Not a valid"
+)
 
 
 def problem_in(message: str) -> Problem:
@@ -276,8 +314,20 @@ def problem_in(message: str) -> Problem:
     keys: list[str] = []
     reasons: list[str] = []
     owner = made = value = None
-    for line in message.splitlines():
-        line = re.sub(r".* expects a function or a callable class: ", "", line.strip(" -"))
+    depth = 0
+    for raw in message.splitlines():
+        line = re.sub(r".* expects a function or a callable class: ", "", raw.strip(" -"))
+        if found := re.match(r"Given value: (.*)", line):
+            made = made if (named := re.match(r"Namespace\(class_path='([^']+)'", found[1])) is None else named[1]
+            if nested := re.match(r"NestedArg\(key='([^']+)', val=(.*)\)$", found[1]):
+                if not ".".join(keys).endswith(nested[1].rstrip("+")) and "Option" not in reasons[0]:
+                    keys.append(nested[1])
+                found = [nested[2].strip("'")] * 2
+            value = found[1].partition(". Got value: ")[0] if value is None else value
+            break
+        indent = len(raw) - len(raw.lstrip(" "))
+        if reasons and indent < depth:  # of what is around it
+            continue
         if found := re.match(r'Parser key "([^"]*)":\s*(.*)', line):
             if reasons:
                 break
@@ -285,49 +335,58 @@ def problem_in(message: str) -> Problem:
             owner, line = made, found[2]
         if found := re.match(r"Problem with given class_path '([^']+)':", line):
             made = found[1]
-        elif found := re.match(r"Given value: (.*)", line):
-            if nested := re.match(r"NestedArg\(key='([^']+)', val=(.*)\)$", found[1]):
-                if not ".".join(keys).endswith(nested[1].rstrip("+")) and "Option" not in reasons[0]:
-                    keys.append(nested[1])
-                found = [nested[2].strip("'")] * 2
-            value = value or found[1]
-            break
         elif line and not NOISE.match(line):
-            reason, _, rest = line.partition(" Got value: ")
+            reason, got, rest = line.partition(" Got value:")
             if found := re.search(r"Namespace\(class_path='([^']+)'", rest):
                 made = found[1]
-            value = value or rest.partition(". Got value: ")[0] or None
+            value = rest.strip().partition(". Got value: ")[0] if got and value is None else value
+            depth = depth if reasons else indent
             reasons.append(reason.rstrip("."))
     key = re.sub(rf"^({'|'.join(SUBCOMMANDS)})\.|\.init_args|\.class_path$", "", ".".join(keys))
-    return Problem(key, reasons, None if str(value).startswith(("Namespace(", "{")) else value, owner, made)
+    return Problem(
+        key, reasons, None if re.match(r"Namespace\(|\{'(class_path|init_args)", value or "") else value, owner, made
+    )
 
 
 def one_sentence(message: str, parser: Parser) -> str:
     """The innermost cause in jsonargparse's tree of causes, and what was probably meant."""
     problem = problem_in(message)
     reason = problem.reasons[0] if problem.reasons else message
-    where = f" (in {Parser.file})" if Parser.file else ""
+    where = within()
     if found := re.match(r"unrecognized arguments: (.*)", reason):
         return stray(next((word for word in parser.args if found[1].startswith(word)), found[1]), parser)
     if found := re.search(r"Option '(.+)' is not accepted|does not accept option '(.+)'", reason):
-        key = ".".join(filter(None, (problem.key, found[1] or found[2])))
-        return unknown(key, parser, problem.made) + where
+        return unknown(problem.key, found[1] or found[2], parser, problem.made) + where
     if found := re.match(r"the following arguments are required: (.*)", reason):
         return missing(problem, found[1].split(", "), parser) + where
     if found := re.match(r"argument (?:\S+/)?(--\S+): expected one argument", reason):
         words = [word for word in parser.args if word.startswith(found[1]) and "=" not in word]
         return f"{words[-1] if words else found[1]} is given no value: {words[-1] if words else found[1]}=VALUE"
     if problem.key == "config":
-        return f"--config={problem.value or option_of(parser, '--config')} cannot be read: {reason}"
-    given = masked([f"--{problem.key}={problem.value or ''}"])[0]
+        given = option_of(parser, "--config") or option_of(parser, "-c")
+        if not re.match("File|Path", reason):
+            readable("--config", lambda: settings_in(given), given)
+        return f"--config={given} cannot be read: {reason}"
+    value = problem.value or ""
+    given = masked([f"--{problem.key}={value}"])[0]
+    if found := re.match(r"Unable to load config '(.*)'", reason):
+        return f"{given}{found[1]} is no file of settings, which are typed as --{problem.key}.KEY=VALUE"
+    if value.endswith((".yaml", ".yml", ".json")):
+        return f"{given} is no file of settings{where}"
+    if value.startswith(("[", "{")) and Parser.file == "":
+        try:
+            yaml.load(value, Loader)
+        except yaml.YAMLError as error:
+            return f"{given} cannot be read ({wrong_in(error)}): close its brackets, and put it between quotes"
     if found := re.match(r"Multiple subclasses with name (\w+)\. .*: (.*)", reason):
         return f"{given} is the name of several classes: give {' or '.join(found[2].split(', '))}{where}"
-    if re.match(
-        r"Expected a dot import path|.*has no attribute|No module named|Import path|Unexpected import|Not a valid subc",
-        reason,
-    ):
+    if reason.endswith("is abstract"):
+        return f"{given} goes with a class: name it first, with --{problem.key.rpartition('.')[0]}=NAME{where}"
+    if NO_CLASS.match(reason):
         return no_class(problem, given) + where
-    expected = [kind for r in problem.reasons for kind in re.findall(r"^Expected an? (.*)", r)]
+    expected = [kind for r in problem.reasons for kind in re.findall(r"^Expected an? (?!dot )(.*)", r)]
+    if expected == ["<class 'NoneType'>"]:
+        return no_class(problem, given) + where
     if expected:
         return f"{given} must be {spelled(expected)}{where}"
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(problem.reasons) or message)
@@ -345,7 +404,7 @@ KINDS = {
     "float": "a number",
     "bool": "true or false",
     "str": "a word",
-    "list": "a list, such as [a,b]",
+    "list": "a list, such as [a,b] (or += in place of =)",
     "dict": "a mapping, such as {a: 1}",
 }
 
@@ -367,9 +426,9 @@ def stray(word: str, parser: Parser) -> str:
     """What a word of the command line was probably meant to be, which is no option."""
     key, equals, _ = word.lstrip("-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}").partition("=")
     if word.startswith("--") and key:
-        return unknown(key, parser)
+        return unknown("", key, parser)
     near = difflib.get_close_matches(word.lower(), (*SUBCOMMANDS, "train"), 1)
-    if near and not equals:
+    if near and word in parser.args[:1]:
         meant = (
             f"did you mean {near[0].replace('train', 'fit')}? There are {', '.join(SUBCOMMANDS)}; without one it trains"
         )
@@ -386,35 +445,46 @@ def stray(word: str, parser: Parser) -> str:
     return f"{word} belongs to no option: {meant}"
 
 
-def unknown(key: str, parser: Parser, made: str | None = None) -> str:
-    """What is meant by a key that does not exist, or where to find those that do."""
-    path, _, name = key.rpartition(".")
+def unknown(base: str, name: str, parser: Parser, made: str | None = None) -> str:
+    """What is meant by a key that does not exist, or where to find those that do.
+
+    Args:
+        base: The key of the class that was to be made.
+        name: The rest of the key.
+        parser: The parser.
+        made: The class.
+    """
+    key = ".".join(filter(None, (base, name)))
     cls = pkgutil.resolve_name(made) if made else None
-    own = []
-    if isinstance(cls, type) and path not in PACKAGES:
-        own = [
-            f"{path}.{argument}" for argument in _annotations(cls) if argument not in ("return", "params", "optimizer")
-        ]
-    near = nearest(key, own) or nearest(key, known_keys(parser))
-    if near:
-        return f"the key --{key} does not exist: did you mean --{near}?"
-    if own:
-        return f"the key --{key} does not exist: {cls.__name__} has {', '.join(f'--{one}' for one in own)}"
-    subcommand = getattr(parser, "subcommand", "fit")
-    name = named_classes(parser.args).get(path.partition(".")[0])
-    help_for = f"--{path}={name.__name__} --help" if name else "--trainer.help" if path == "trainer" else "--help"
-    return f"the key --{key} does not exist: python train.py {subcommand} {help_for} lists what there is"
+    said = f"the key --{key} does not exist"
+    if isinstance(cls, type) and base not in PACKAGES:
+        own = [argument for argument in _annotations(cls) if argument not in ("return", "params", "optimizer")]
+        if near := nearest(key, [f"{base}.{argument}" for argument in own]):
+            return f"{said}: did you mean --{near}?"
+        return f"{said}: {cls.__name__} has {', '.join(own[:20]) or 'no settings'}"
+    if near := nearest(key, known_keys(parser)):
+        return f"{said}: did you mean --{near}?"
+    section = key.partition(".")[0]
+    named = named_classes(parser.args).get(section)
+    help_for = f"--{section}={named.__name__} --help" if named else "--help"
+    help_for = "--trainer.help" if section == "trainer" else help_for
+    return f"{said}: python train.py {getattr(parser, 'subcommand', 'fit')} {help_for} lists what there is"
 
 
 def nearest(key: str, known: list[str]) -> str:
     """The key that was probably meant: one of the same name elsewhere, or of a similar one; "" if there is none."""
     section, _, name = key.rpartition(".")
-    for among in (known, [k for k in known if k.startswith(section.partition(".")[0])], known):
+    beside = [k for k in known if k.rpartition(".")[0] == section]
+    alike = [k for k in known if k.rpartition(".")[2] == name]
+    alike = [k for k in alike if k.startswith(("model.", "data."))] or alike
+    word = rf"(\.|_|^){re.escape(name)}(_|$)"
+    inside = [k for k in known if len(name) > 2 and section in ("", k.rpartition(".")[0]) and re.search(word, k)]
+    inside = [k for k in inside if ".min_" not in k] or inside
+    for among, cutoff in ((beside, 0.6), (set(beside) & set(inside), 0), (alike, 0), (inside, 0), (known, 0.6)):
         names = {k.rpartition(".")[2] for k in among}
-        cutoff = 1 if among is known and name in names else 0.6
         if like := difflib.get_close_matches(name, names, 1, cutoff):
             return difflib.get_close_matches(key, [k for k in among if k.rpartition(".")[2] == like[0]], 1, 0)[0]
-    return next((k for k in known if re.search(rf"(\.|_|^){re.escape(name)}(_|$)", k)), "") if len(name) > 2 else ""
+    return ""
 
 
 def known_keys(parser: Parser) -> list[str]:
@@ -446,14 +516,20 @@ def missing(problem: Problem, keys: list[str], parser: Parser) -> str:
 
 def no_class(problem: Problem, given: str) -> str:
     """What classes there are for a setting that names none."""
-    module, _, name = (problem.value or "").rpartition(".")
+    named = re.search(r"Expected a dot import path string: (\S+)|class_path '(\S+)'|$", problem.reasons[0])
+    typed = named[1] or named[2] or problem.value or ""
+    given = given if problem.value else f"{given}{typed}"
+    module, _, name = typed.rpartition(".")
     choices = classes_for(problem, module)
     lower = {choice.rpartition(".")[2].lower(): choice for choice in choices}
     few = len(choices) <= 20
-    near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, 1 if few else 3, 0 if few else 0.5)]
-    meant = f": did you mean {' or '.join(near)}?" if near else "" if choices else f": {problem.reasons[0]}"
-    there_are = f" There are {', '.join(choices)}" if few and choices else ""
-    return f"{given} is no class for it{meant}{there_are}"
+    near = [n for n in lower if len(name) > 3 and name.lower() in n]
+    near = near or difflib.get_close_matches(name.lower(), lower, 2, 0.5 if len(name) < 3 else 0.65)
+    near = [lower[n] for n in near[: 1 if few else 2]]
+    meant = f": did you mean {' or '.join(near)}?" if near else ""
+    there_are = f"{' ' if near else ': there are '}{', '.join(choices)}" if few and choices else ""
+    there_are = there_are.replace(" ", " There are ", 1) if near and there_are else there_are
+    return f"{given} names no class for it{meant}{there_are or ('' if near else f': {problem.reasons[0]}')}"
 
 
 def classes_for(problem: Problem, module: str) -> list[str]:
@@ -472,7 +548,14 @@ def classes_for(problem: Problem, module: str) -> list[str]:
         return [f"{module or 'kornia.augmentation'}.{cls.__name__}" for cls in classes]
     classes = [cls for base in bases for cls in subclasses(base)]
     names = [cls.__name__ for cls in classes]
-    return [n if names.count(n) == 1 else checkpoints.name_of(c) for n, c in zip(names, classes, strict=True)]
+    return [n if names.count(n) == 1 else path_of(c) for n, c in zip(names, classes, strict=True)]
+
+
+def path_of(cls: type) -> str:
+    """The shortest path by which a class can be imported."""
+    parts = cls.__module__.split(".")
+    modules = (".".join(parts[:number]) for number in range(1, len(parts) + 1))
+    return next(f"{m}.{cls.__name__}" for m in modules if getattr(sys.modules.get(m), cls.__name__, None) is cls)
 
 
 def classes_in(annotation: Any) -> Iterator[type]:

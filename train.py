@@ -44,6 +44,7 @@ from callbacks import (
     TrainingDiverged,
     Views,
 )
+from callbacks.config_files import with_home
 from callbacks.ranges import refuse_out_of_range
 from callbacks.runs import (
     Run,
@@ -131,6 +132,7 @@ class CLI(LightningCLI):
             default=None,
             help="Name of this run; by default its configuration files and the settings typed beside them.",
         )
+        parser.add_argument("--trainer.help", action="help", help="Show all options of the Trainer.")
         parser.add_lightning_class_args(EMA, "ema")  # before whatever looks at what it averages
         parser.add_lightning_class_args(Samples, "samples")
         parser.add_lightning_class_args(Views, "views")
@@ -419,6 +421,8 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
     They are read as data: see ``allowed_settings``. Images can be drawn, and with --data scored, from the file alone.
     """
     options = defaultdict(str, options_in(typed))
+    if {"--help", "-h"} & options.keys():
+        return typed
     named = options["--config"] or options["-c"] or (subcommand == "fit" and options["--model"] and options["--data"])
     if named or not options["--ckpt_path"]:
         return typed
@@ -429,8 +433,11 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
         given = f" (that of its run is {path})" if path else ""
         raise MisconfigurationException(f"training goes on with settings that you name: give --config=FILE{given}")
     settings = {} if path is None else allowed_settings(path, CLASSES, PARTS)
+    model = checkpoints.settings(checkpoints.read(checkpoint))
+    for key, value in settings.get("model", {}).get("init_args", {}).items():
+        if value is None:  # and was found out when the model was made
+            settings["model"]["init_args"][key] = model["init_args"].get(key)
     if path is None or subcommand == "predict":  # for which a checkpoint knows enough of its data
-        model = checkpoints.settings(checkpoints.read(checkpoint))
         known = {key: model["init_args"].pop(key) for key in OF_DATA if key in model["init_args"]}
         settings |= {} if path else {"model": model}
         if subcommand == "predict":
@@ -440,7 +447,7 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
                 f"--ckpt_path={checkpoint} lies apart from its run, whose config.yaml names the data: give --data, "
                 "such as --data=MNIST, or --config"
             )
-    return [f"--config={json.dumps(settings)}", *typed, f"--ckpt_path={checkpoint}"]
+    return [f"--config={json.dumps(settings, ensure_ascii=False)}", *typed, f"--ckpt_path={checkpoint}"]
 
 
 def of_settings(error: Exception) -> str | None:
@@ -462,24 +469,18 @@ def of_settings(error: Exception) -> str | None:
 
 def main() -> None:
     """Run the command line; what the user got wrong ends in one sentence."""
-    arguments = sys.argv[1:]
+    arguments = [re.sub(r"\A(--[\w.]+\+?=)?(~.*)", lambda m: (m[1] or "") + with_home(m[2]), w) for w in sys.argv[1:]]
     SIGNALS.install()
     try:
         if not arguments:
             arguments = ["--help"]
-        elif arguments[0] not in (*SUBCOMMANDS, "-h", "--help"):
+        elif arguments[0] not in SUBCOMMANDS and arguments not in (["-h"], ["--help"]):
             arguments = ["fit", *arguments]
         typed = arguments[1:]
         if arguments[0] in SUBCOMMANDS:
             arguments = [arguments[0], *with_settings_of_run(*arguments[:1], typed)]
         sys.argv[1:] = arguments
-        for harmless in (
-            "LeafSpec",
-            "smaller than the logging interval",
-            "skip_none",
-            "exists and is not empty",
-            "used to create the checkpoint",
-        ):
+        for harmless in HARMLESS:
             warnings.filterwarnings("ignore", f"(?s).*{harmless}")
         warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # not where in the code
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(

@@ -65,7 +65,10 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
         self.flatten_mapping(node)
-        return {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+        settings = {key.value: self.construct_object(value, deep=True) for key, value in node.value}
+        if settings.get("init_args", node) is None:  # all of them are commented out
+            del settings["init_args"]
+        return settings
 
     def construct_number(self, node: Any) -> int | str:
         digits = node.value.replace("_", "").lower()
@@ -98,7 +101,7 @@ def text_of(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
-        raise ValueError("it is a folder" if path.is_dir() else error.strerror or str(error)) from error
+        raise ValueError(error.strerror or str(error)) from error
     if len(content) > LARGEST:
         raise ValueError(f"it has more than {LARGEST // 1000} kB")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
