@@ -98,6 +98,8 @@ def memorization_distance(real: Tensor, fake: Tensor, threshold: float = 0.1) ->
         threshold: Distance from which on nothing counts as copied.
     """
     real, fake = (f.double()[f.abs().sum(1) > 0] for f in (real, fake))
+    if not len(real) or not len(fake):  # zero has no direction
+        return torch.ones((), dtype=torch.float64, device=real.device)
     real, fake = (f / f.norm(dim=1, keepdim=True) for f in (real, fake))
     nearest = torch.cat([(1 - (part @ real.T).abs()).amin(1) for part in fake.split(1000)]).mean()
     return nearest if nearest < threshold else torch.ones_like(nearest)

@@ -348,8 +348,10 @@ class Score(Callback):
         frechet = frechet_distance(real.mu, real.sigma, fake.mu, fake.sigma)
         scores = {names["frechet"]: frechet}
         if real.features is not None and fake.features is not None:
-            scores[names["kernel"]] = kernel_distance(real.features, fake.features, seed=self.seed)
-            scores[names["memorization_frechet"]] = frechet / memorization_distance(real.features, fake.features)
+            features = real.features, fake.features
+            scores[names["kernel"]] = kernel_distance(*features, seed=self.seed)
+            # As the competition's code has it, whose addend keeps copies of the real images from dividing by zero.
+            scores[names["memorization_frechet"]] = frechet / (memorization_distance(*features) + 1e-14)
         if fake.classes is not None:
             scores[names["classifier_score"]], scores[names["classifier_score"] + "_std"] = fake.classes.compute()
         return {name: float(score) for name, score in scores.items()}

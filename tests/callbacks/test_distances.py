@@ -191,3 +191,15 @@ def test_inception_score_of_certain_and_varied_predictions_is_the_number_of_clas
     sums = ClassSums(5, CPU, splits=1)
     sums.update(torch.eye(5) * 100, torch.zeros(5, dtype=torch.long))
     assert float(sums.compute()[0]) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 255.0])
+def test_images_that_are_all_the_same_have_distances(value):
+    """Of black ones the features may be zero, which have no direction."""
+    same, others = torch.full((20, 6), value), torch.rand(30, 6)
+    for a, b in ((same, same), (same, others), (others, same)):
+        frechet = frechet_distance(*moments(a), *moments(b))
+        expected = (a.mean(0) - b.mean(0)).square().sum() + (0 if a is b else others.T.cov().trace())
+        assert frechet.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-9)
+        assert kernel_distance(a, b).isfinite()
+        assert 0 <= memorization_distance(a, b) <= 1
