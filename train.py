@@ -177,7 +177,7 @@ class CLI(LightningCLI):
         for key in OF_DATA:
             given = (model.get("init_args") or {}).get(key)
             own = (inspect.signature(base.__init__).parameters.get(key) for base in bases)
-            if given is not None and given != next((p.default for p in own if p is not None), None):
+            if given not in (None, []) and given != next((p.default for p in own if p is not None), None):
                 raise MisconfigurationException(
                     f"--model.{key}={given} must be left out: the model is told by --data what its images are like"
                 )

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.files import reason, save
+from callbacks.images import folder_of
 
 
 class Unwritten(MisconfigurationException):
@@ -87,10 +88,8 @@ class LastCheckpoint(Checkpoint):
         self._written = 0  # at this step
         self._time = 0.0  # of the last write
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._path = Path(trainer.strategy.broadcast(str(folder_of(trainer)))) / "checkpoints" / "last.ckpt"
         self._step = self._written = trainer.global_step
         self._time = time.monotonic()
 

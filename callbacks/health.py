@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import torch
@@ -13,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.images import plain, validation_batches
+from callbacks.images import folder_of, plain, validation_batches
 from callbacks.randomness import isolated_rng
 
 WINS = 0.999  # of all pairs of a real and a generated image
@@ -141,7 +140,7 @@ class Health(Callback):
             self._stop(trainer, f"{name} is not a finite number")
 
     def _stop(self, trainer: Trainer, what: str) -> NoReturn:
-        last = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        last = folder_of(trainer) / "checkpoints" / "last.ckpt"
         kept = f"the last checkpoint with finite weights is {last}" if last.exists() else "no checkpoint was written"
         half = ", or --trainer.precision=bf16-mixed instead of 16-mixed" if trainer.precision == "16-mixed" else ""
         raise TrainingDiverged(

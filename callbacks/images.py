@@ -1,14 +1,19 @@
 """The one place where images leave the training range: pictures and scores are made from what these helpers return."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from callbacks.files import unwritten, whole
+
+_folders: WeakKeyDictionary[Trainer, Path] = WeakKeyDictionary()  # of trainers without a logger
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -36,8 +41,44 @@ def grid(images: Tensor, columns: int | None = None) -> Tensor:
 
 
 def folder_of(trainer: Trainer) -> Path:
-    """The run's folder; trainer.log_dir would wait for other ranks, which do not come where pictures are made."""
-    return Path((trainer.loggers[0].save_dir if trainer.loggers else None) or trainer.default_root_dir)
+    """Where all that a trainer writes goes; only the first rank's answer counts, and it waits for no other.
+
+    With a logger that is the logger's own, of this version, where Lightning has its checkpoints. Without one it is
+    ``default_root_dir`` or, if an earlier trainer wrote there, the first free ``version_N`` in it; a training goes on
+    in the folder of its checkpoint.
+    """
+    if trainer.loggers:
+        logger = trainer.loggers[0]
+        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+        return Path(logger.save_dir or trainer.default_root_dir, str(logger.name or ""), version)
+    if trainer not in _folders:
+        root = Path(trainer.default_root_dir)
+        folders = itertools.chain([root], (root / f"version_{n}" for n in itertools.count(1)))
+        last = Path(trainer.ckpt_path or "") if trainer.state.fn == TrainerFn.FITTING else Path()
+        goes_on = last.parent.name == "checkpoints"
+        written = ("samples", "views", "neighbors", "images", "scores.json", "quality.json", "checkpoints/last.ckpt")
+        free = (folder for folder in folders if not any((folder / name).exists() for name in written))
+        _folders[trainer] = last.parent.parent if goes_on else next(free)
+    return _folders[trainer]
+
+
+def labelled(picture: Tensor, labels: Sequence[str]) -> Tensor:
+    """A grid (C, H, W) with a label at the left of each of its rows."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    if not labels:
+        return picture
+    channels, height, _ = picture.shape
+    row = height / len(labels)
+    font = ImageFont.load_default(size=min(max(row / 4, 10), 24))
+    texts = [label if len(label) <= 24 else f"{label[:23]}…" for label in labels]
+    boxes = [font.getbbox(text) for text in texts]
+    strip = Image.new("L", (int(max(box[2] for box in boxes)) + 8, height), 255)
+    for number, (text, box) in enumerate(zip(texts, boxes, strict=True)):
+        middle = (number + 0.5) * row - (box[1] + box[3]) / 2
+        ImageDraw.Draw(strip).text((4, round(middle)), text, fill=0, font=font)
+    pixels = torch.frombuffer(bytearray(strip.tobytes()), dtype=torch.uint8).view(1, height, -1)
+    return torch.cat([pixels.expand(channels, -1, -1).to(picture.device), picture], 2)
 
 
 def step_of(trainer: Trainer, module: LightningModule) -> int:

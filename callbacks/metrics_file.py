@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from callbacks.files import unwritten, whole
+
+TIME = "time/seconds"
 
 
 class Table(NamedTuple):
@@ -25,6 +28,7 @@ class MetricsFile(Logger):
 
     A resumed run goes on in the same file. Where it stands in it is what ``cut`` says; where nobody does, rows from its
     first step on are dropped, because it writes them again. (Lightning's CSVLogger deletes the file of an earlier run.)
+    ``time/seconds`` is how long the run has taken by then, without the time for which it was interrupted.
 
     Rows that cannot be written, to a full disk for instance, are kept until they can be. What is damaged in the file is
     left out, and said.
@@ -42,6 +46,8 @@ class MetricsFile(Logger):
         self._kept: int | None = None  # rows that were not
         self._warned = False
         self._pending: list[dict[str, Any]] = []
+        self._began_at = time.monotonic()
+        self._before = 0.0  # seconds that the run had taken when this process began, or as good as that
 
     @property
     def name(self) -> str:
@@ -90,7 +96,8 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._pending.append(
-            {"step": step or 0} | {name: float(value) for name, value in metrics.items() if name != "epoch"}
+            {"step": step or 0, TIME: time.monotonic() - self._began_at}
+            | {name: float(value) for name, value in metrics.items() if name != "epoch"}
         )
         self._flush()
 
@@ -125,13 +132,19 @@ class MetricsFile(Logger):
         elif rows:
             place, step = columns.index("step"), self._pending[0]["step"]
             rows = [row for row in rows if int(row[place]) < step]
+        if rows and TIME in columns:
+            now = time.monotonic() - self._began_at
+            self._before = float(rows[-1][columns.index(TIME)] or 0) - (
+                self._pending[0][TIME] if self._pending else now
+            )
         used = [i for i in range(len(columns)) if any(row[i] for row in rows)]
         self._write(Table([columns[i] for i in used], [[row[i] for i in used] for row in rows]))
         self._began = True
 
     def _append(self) -> None:
         text = io.StringIO(newline="")
-        csv.DictWriter(text, self._columns or []).writerows(self._pending)
+        rows = [row | {TIME: round(self._before + row[TIME], 3)} for row in self._pending]
+        csv.DictWriter(text, self._columns or []).writerows(rows)
         lines = text.getvalue().encode()
         with self.path.open("ab", buffering=0) as file:
             end = file.seek(0, io.SEEK_END)

@@ -1,5 +1,6 @@
 """Pictures: a grid of samples through training, and the images that ``predict`` writes."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,6 +132,7 @@ class Samples(Callback):
 class ImageWriter(BasePredictionWriter):
     """Write the images that ``predict`` makes: one PNG each, named by number, and ``grid.png`` of the first ones.
 
+    What they are of, if ``module.predict_labels(batch)`` says so, stands behind the number, as in ``00007_dog.png``.
     Images that come with names (a dictionary from name to image) are written under these, without a grid.
 
     Args:
@@ -144,7 +146,7 @@ class ImageWriter(BasePredictionWriter):
         self._first: list[Tensor] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir) / "images"
+        self.folder = Path(trainer.strategy.broadcast(str(folder_of(trainer)))) / "images"
 
     def write_on_batch_end(
         self,
@@ -161,8 +163,10 @@ class ImageWriter(BasePredictionWriter):
                 self._write(to_uint8(image), name)
             return
         assert batch_indices is not None
-        for number, image in zip(batch_indices, to_uint8(prediction).cpu(), strict=True):
-            self._write(image, f"{number:05d}")
+        labels = pl_module.predict_labels(batch) if hasattr(pl_module, "predict_labels") else []
+        words = [re.sub(r"[^\w.-]+", "_", f"_{label}") for label in labels] or [""] * len(prediction)
+        for number, word, image in zip(batch_indices, words, to_uint8(prediction).cpu(), strict=True):
+            self._write(image, f"{number:05d}{word}")
         if sum(map(len, self._first)) < self.columns**2:
             self._first.append(prediction.cpu())
 

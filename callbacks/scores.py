@@ -19,7 +19,7 @@ from callbacks.collect import Collector, Reference, before, chosen_of, read_stat
 from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
 from callbacks.features import Extractor, create, fingerprint, name_of, probe
 from callbacks.files import unwritten, whole
-from callbacks.images import step_of, to_uint8
+from callbacks.images import folder_of, step_of, to_uint8
 from callbacks.metrics_file import MetricsFile
 from callbacks.randomness import isolated_rng
 from callbacks.ranks import agreed
@@ -429,10 +429,9 @@ def publish(
     # Lightning returns what it sends to the loggers itself, which it does at the step among them.
     logged = scores if fitting else {"step": float(step)} | scores | counts
     module.log_dict(logged, logger=not fitting, sync_dist=trainer.world_size > 1)
-    folder = Path(trainer.log_dir or trainer.default_root_dir)
     if trainer.is_global_zero:
         if not trainer.fast_dev_run:
-            record(folder / file, entry, monitor)
+            record(folder_of(trainer) / file, entry, monitor)
         line = "  ".join(f"{name} {value:.5g}" for name, value in scores.items())
         show = trainer.progress_bar_callback.print if trainer.progress_bar_callback else print
         show(f"step {step:,}  {line}")

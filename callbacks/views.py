@@ -5,16 +5,17 @@ from typing import Annotated, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.images import folder_of, grid, show
+from callbacks.images import folder_of, grid, labelled, show
 from callbacks.randomness import isolated_rng
 
 
 class Views(Callback):
     """Draw the pictures that ``module.views(columns)`` offers, now and then, at the end of training and by ``predict``.
 
-    A model gives images (rows, columns, C, H, W) in [-1, 1] by name; each is written as
-    ``views/NAME_step_NNNNNNN.png`` (``views/NAME.png`` by ``predict``) and sent to loggers that take images. Models
-    without such a method draw nothing. The training's random state is left alone.
+    A model gives images (rows, columns, C, H, W) in [-1, 1] by name, and by ``module.view_labels(name)`` what stands at
+    the left of their rows; each is written as ``views/NAME_step_NNNNNNN.png`` (``views/NAME.png`` by ``predict``) and
+    sent to loggers that take images. Models without such a method draw nothing. The training's random state is left
+    alone.
 
     Args:
         every_n_steps: Generator updates between pictures; 0 draws none, not even at the end.
@@ -68,4 +69,6 @@ class Views(Callback):
             path = folder_of(trainer) / "views" / f"{name}{suffix}.png"
             # A run that was killed before its last pictures were complete goes on at their step.
             if step != self._began or not path.exists():
-                show(trainer, f"views/{name}", grid(images.flatten(0, 1), columns=images.shape[1]), path, step)
+                labels = module.view_labels(name) if hasattr(module, "view_labels") else []
+                picture = labelled(grid(images.flatten(0, 1), columns=images.shape[1]), labels)
+                show(trainer, f"views/{name}", picture, path, step)

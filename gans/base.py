@@ -7,6 +7,7 @@ what is kept.
 
 import os
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -242,6 +243,7 @@ class AdversarialModule(Resumable, ABC):
             ) from error
 
     def _train_on(self, batch: Any) -> None:
+        self._images += len(images_of(batch))
         self.validates_after(False)
         self._waiting.append(batch)
         n = self.accumulate_grad_batches
@@ -299,19 +301,23 @@ class AdversarialModule(Resumable, ABC):
         nn.utils.clip_grad_norm_(weights, self.gradient_clip_val)
 
     def _log(self, logs: dict[str, Tensor]) -> None:
-        """Send losses and learning rates to the loggers: only here do values leave the device."""
+        """Send losses, learning rates and speed to the loggers: only here do values leave the device."""
         values = {name: value.item() for name, value in logs.items()}
+        images, self._images = self._images * self.trainer.world_size, 0
+        began, self._began = self._began, time.perf_counter()
+        speed = {"speed/images_per_second": images / (self._began - began)}
         names = ("discriminator", "generator")[-len(self.trainer.optimizers) :]
         rates = {
             f"lr/{name}": optimizer.param_groups[0]["lr"]
             for name, optimizer in zip(names, self.trainer.optimizers, strict=True)
         }
         for logger in self.trainer.loggers:
-            logger.log_metrics(values | rates, step=self.global_step)
+            logger.log_metrics(values | rates | speed, step=self.global_step)
         # Lightning counts batches on its own axis, so it only gets the progress bar's copy.
         self.log_dict({name: v for name, v in values.items() if name.startswith("loss/")}, prog_bar=True, logger=False)
 
     def on_train_start(self) -> None:
+        self._images, self._began = 0, time.perf_counter()
         self._check_updates()
         if self.trainer.world_size > 1:
             torch.manual_seed(torch.initial_seed() + self.global_rank)  # every rank draws its own noise
@@ -446,6 +452,10 @@ class AdversarialModule(Resumable, ABC):
             last = all(map(_takes_any_order, (*self.generator.modules(), *self.discriminator.modules())))
         if last:
             self.to(memory_format=torch.channels_last)
+
+    def teardown(self, stage: str) -> None:
+        super().teardown(stage)
+        self.to(memory_format=torch.contiguous_format)  # the order in which other programs expect weights
 
     def compile_networks(self) -> None:
         """Let torch.compile take each network whole; names and values of weights stay as they are.

@@ -180,6 +180,12 @@ class InfoGAN(NoiseGAN):
         information, _ = self.information(noise, *codes)
         return source + information, {"loss/generator": source, "loss/generator_information": information}
 
+    def view_labels(self, view: str) -> list[str]:
+        """See NoiseGAN."""
+        if view == "codes_category":
+            return [f"category {i}" for i in range(self.categories)]
+        return [f"{value:+g}" for value in torch.linspace(-2, 2, 9).tolist()] if view.startswith("codes") else []
+
     def views(self, columns: int) -> dict[str, Tensor]:
         """See NoiseGAN. A row a value of the code (figure 2), and the rest of the noise the same in a column.
 

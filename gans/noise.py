@@ -1,5 +1,6 @@
 """What the papers that turn noise into images share."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -46,6 +47,7 @@ class NoiseGAN(AdversarialModule):
         weight_clip: Largest absolute value of the discriminator's weights, clipped after each of its updates.
         spectral_norm: Divide every weight of the discriminator by its spectral norm (Miyato et al. 1802.05957).
         num_classes: Classes of the images; given by the data set, and used by conditional GANs only.
+        domains: Their names; given by the data set, too.
         predict_images: Images that ``predict`` draws.
         predict_label: Class of the images that ``predict`` draws; by default every class in turn.
         **kwargs: See AdversarialModule.
@@ -66,6 +68,7 @@ class NoiseGAN(AdversarialModule):
         weight_clip: Annotated[float, "(0, inf)"] | None = None,
         spectral_norm: bool = False,
         num_classes: Annotated[int, "[0, inf)"] = 0,
+        domains: Sequence[str] = (),
         predict_images: Annotated[int, "[1, inf)"] = 64,
         predict_label: Annotated[int, "[0, inf)"] | None = None,
         **kwargs: Any,
@@ -74,6 +77,7 @@ class NoiseGAN(AdversarialModule):
         if weight_clip is not None and weight_clip <= 0:
             raise MisconfigurationException(f"--model.weight_clip must be positive; got {weight_clip}")
         self.num_classes = num_classes if self.conditional else 0
+        self.domains = tuple(domains)
         if predict_label is not None and not 0 <= predict_label < self.num_classes:
             known = (
                 f"a class from 0 to {self.num_classes - 1}" if self.num_classes else "left out: there are no classes"
@@ -228,6 +232,16 @@ class NoiseGAN(AdversarialModule):
             views["classes"] = self.sheet(self.noise(columns).expand(len(label), -1, -1), label)
         return views
 
+    def view_labels(self, view: str) -> list[str]:
+        """What stands beside the rows of a view; nothing where a row is no more than a sample."""
+        rows = {"classes": min(10, self.num_classes), "interpolation_linear": 4, "interpolation_spherical": 4}
+        return [self.class_name(i % self.num_classes) for i in range(rows.get(view, 0)) if self.num_classes]
+
+    def class_name(self, number: int) -> str:
+        """What a class is called, such as "dog", or "class 3" where it has no name but a number."""
+        name = self.domains[number] if number < len(self.domains) else str(number)
+        return f"class {name}" if name.isdigit() else name
+
     def sheet(self, noise: Tensor, label: Tensor | None = None) -> Tensor:
         """The images (rows, columns, C, H, W) of noise (rows, columns, D) and, with classes, labels (rows, 1)."""
         rows, columns = noise.shape[:2]
@@ -239,9 +253,18 @@ class NoiseGAN(AdversarialModule):
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Images for the image numbers in the batch: of the class asked for, or of every class in turn."""
+        classes = self._predicted(batch)
+        return self.sample(len(batch), batch.new_tensor(classes) if classes else None)
+
+    def predict_labels(self, batch: Tensor) -> list[str]:
+        """What the images of ``predict_step`` are of, in a word each; nothing for a GAN without classes."""
+        return [self.class_name(number) for number in self._predicted(batch)]
+
+    def _predicted(self, batch: Tensor) -> list[int]:
+        """The classes of the images with these numbers."""
         if not self.num_classes:
-            return self.sample(len(batch))
-        return self.sample(len(batch), batch % self.num_classes if self.predict_label is None else self.predict_label)
+            return []
+        return [n % self.num_classes if self.predict_label is None else self.predict_label for n in batch.tolist()]
 
 
 def channels_and_size(module: NoiseGAN) -> tuple[int, int]:

@@ -245,7 +245,6 @@ class Resumable(LightningModule):
         """
         checkpoint = read(checkpoint_path, map_location)
         model = cls.untrained(checkpoint, **kwargs)
-        model.order_memory()  # as in training, since the last bits of some layers depend on the memory order
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
         if not average:

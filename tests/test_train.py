@@ -1,6 +1,5 @@
 """The command line, through ``python train.py`` in a process of its own, on the embedded digits."""
 
-import csv
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import pytest
 import torch
 import yaml
 from torchvision.io import read_image
+from untimed import rows
 
 from command_line import ROOT, assert_one_sentence, environment, finish, run_train, start
 from gans.precision import native_precision
@@ -43,11 +43,6 @@ def train(*arguments, folder, check=True):
 def load(path):
     """Every checkpoint can be read without running code from it."""
     return torch.load(path, weights_only=True)
-
-
-def rows(run):
-    with (run / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")

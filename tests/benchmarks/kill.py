@@ -40,6 +40,8 @@ from PIL import Image
 from tqdm import tqdm
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+from untimed import rows  # noqa: E402
+
 from command_line import ROOT, finish, start  # noqa: E402
 
 LIMIT = 120  # seconds that a process may take
@@ -385,6 +387,8 @@ def differences(run: Path, other: Path) -> list[str]:
                     "data_dir"
                 ]  # its own
             found += [f"{name}: {key}" for key in unequal(*values)]
+        elif name == "metrics.csv":
+            found += [name] if rows(run) != rows(other) else []
         elif (run / name).read_bytes() != (other / name).read_bytes():
             found.append(name)
     return found
