@@ -137,7 +137,9 @@ class Score(Callback):
             if self.real_statistics and trainer.is_global_zero:
                 self._real["given"] = self._given()
             elif hasattr(trainer.datamodule, "count"):
-                real = self._checked(trainer.datamodule.count(trainer.datamodule.val_split))
+                real = trainer.datamodule.count(trainer.datamodule.val_split)
+                self._check_count(real)
+                real = min(self.num_real or real, real)
         if stage == "fit":
             pl_module.validates_last = True
         if real and trainer.is_global_zero:
@@ -147,8 +149,10 @@ class Score(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.num_images:
-            if trainer.limit_val_batches:
-                check_loader(trainer.val_dataloaders)
+            if trainer.val_dataloaders is not None:
+                self._count(trainer, trainer.val_dataloaders, trainer.num_val_batches)
+            elif trainer.limit_val_batches and not trainer.enable_validation:
+                check_loader(None)
             keep_best(trainer, self.monitor)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -197,34 +201,26 @@ class Score(Callback):
             )
         return Reference(mu, sigma, None, 0)
 
-    def _checked(self, available: int) -> int:
-        """How many of the available real images are compared with; one has no spread to compare."""
-        if available < 2:
+    def _check_count(self, available: int) -> None:
+        if available < 2:  # one has no spread to compare
             raise MisconfigurationException(
                 f"--score needs at least 2 real images to compare with, and there is {available}: give more, or leave "
                 "scores out with --score.num_images=0"
             )
-        return min(self.num_real or available, available)
 
     def _begin(self, trainer: Trainer, module: LightningModule, loader: Any, batches: list[int | float]) -> None:
         if not self.num_images or trainer.sanity_checking:
             return
         assert self._extractor is not None
-        check_loader(loader)
         self._extractor.to(module.device)
-        self._loader_batch = loader.batch_size
-        every = getattr(loader, "total", None) or len(loader.dataset)
-        # The first rank may have a batch more than the others, and all must count the same images.
-        seen = trainer.strategy.broadcast(int(batches[0])) * self._loader_batch * trainer.world_size
-        self._total = min(every, seen)
-        # Unpaired data goes through the domain with fewer images again; each real image counts once.
-        self._distinct = min(getattr(loader, "distinct", every), self._total)
+        every = self._count(trainer, loader, batches)
         self._name = self._reference_name(trainer) if self._total == every else f"unnamed {self._total}"
         self._fake = Collector(self._extractor, self.num_images, self.batch_size, classify=True)
         self._finite = torch.ones((), dtype=torch.bool, device=module.device)
         self._collector = None
         if not self._known(trainer):
-            self._collector = Collector(self._extractor, self._checked(self._distinct), self.batch_size, classify=False)
+            count = min(self.num_real or self._distinct, self._distinct)
+            self._collector = Collector(self._extractor, count, self.batch_size, classify=False)
         self._numbers: Any = range(self._total)
         wanted = chosen_of(self.num_images, self._total)
         if self._collector is not None:
@@ -235,6 +231,20 @@ class Score(Callback):
             self._restricted = loader, batches, batches[0]
             loader.restrict(chosen)
             batches[0] = len(loader)  # as far as Lightning goes
+
+    def _count(self, trainer: Trainer, loader: Any, batches: list[int | float]) -> int:
+        """Note how many images an evaluation goes through; all that the loader has."""
+        check_loader(loader)
+        self._loader_batch = loader.batch_size
+        every = getattr(loader, "total", None) or len(loader.dataset)
+        # The first rank may have a batch more than the others, and all must count the same images.
+        seen = trainer.strategy.broadcast(int(batches[0])) * self._loader_batch * trainer.world_size
+        self._total = min(every, seen)
+        # Unpaired data goes through the domain with fewer images again; each real image counts once.
+        self._distinct = min(getattr(loader, "distinct", every), self._total)
+        if not self.real_statistics:
+            self._check_count(self._distinct)
+        return every
 
     def _known(self, trainer: Trainer) -> bool:
         """Whether the real images' statistics are known: to the first rank, whose disk decides for all."""
