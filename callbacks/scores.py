@@ -134,8 +134,8 @@ class Score(Callback):
         with agreed(trainer):
             self._dim, seconds = probe(self._extractor, self.features, getattr(pl_module, "image_shape", (3, 32, 32)))
             real = 0
-            if self.real_statistics and trainer.is_global_zero:
-                self._real["given"] = self._given()
+            if self.real_statistics:
+                self._real |= {"given": self._given()} if trainer.is_global_zero else {}
             elif hasattr(trainer.datamodule, "count"):
                 real = trainer.datamodule.count(trainer.datamodule.val_split)
                 self._check_count(real)
