@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.loader import Loader
+from datamodules.loader import Loader, UnpairedLoader
 
 N = 23
 IMAGES = torch.arange(N, dtype=torch.uint8).view(N, 1, 1, 1).expand(N, 1, 2, 2).contiguous()
@@ -168,3 +168,30 @@ def test_no_global_generator_is_drawn_from(file):
         for shuffle in (True, False):
             list(loader(images=images, num_workers=workers, shuffle=shuffle))
     assert states() == before
+
+
+def test_the_same_batches_again_and_again():
+    batches = loader()
+    batches.repeat(2)
+    first, second = numbers(loader())[:2]
+    for _ in range(3):
+        epoch = iter(batches)
+        assert numbers([next(epoch), next(epoch)]) == [first, second]
+    again = loader()
+    again.repeat(2)
+    again.load_state_dict({"epoch": 0, "images": 4})  # left in the middle
+    assert numbers([next(iter(again))]) == [second]
+    assert numbers([next(iter(again))]) == [first]
+
+
+def test_the_same_unpaired_batches_again_and_again():
+    batches = UnpairedLoader(loader(seed=1), loader(images=IMAGES[:8], labels=LABELS[:8], seed=2))  # of 5 and of 2
+    batches.repeat(3)
+
+    def epoch():
+        parts = zip(iter(batches), range(3), strict=False)
+        return [(batch.a[:, 0, 0, 0].tolist(), batch.b[:, 0, 0, 0].tolist()) for batch, _ in parts]
+
+    first = epoch()
+    assert len({str(pair) for pair in first}) == 3
+    assert [epoch(), epoch()] == [first] * 2
