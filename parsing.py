@@ -454,7 +454,7 @@ def unknown(base: str, name: str, parser: Parser, made: str | None = None) -> st
         parser: The parser.
         made: The class.
     """
-    key = ".".join(filter(None, (base, name)))
+    key = ".".join(filter(None, (base, name))).replace(".init_args", "")
     cls = pkgutil.resolve_name(made) if made else None
     said = f"the key --{key} does not exist"
     if isinstance(cls, type) and base not in PACKAGES:

@@ -1,5 +1,6 @@
 """SRGAN: Photo-Realistic Single Image Super-Resolution Using a GAN (Ledig et al., 2016, arXiv 1609.04802)."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import torch
@@ -134,6 +135,35 @@ class SRResNet(Translator):
         return torch.stack([bicubic, self.generate(batch), target], 1)
 
 
+def generator_in(path: str) -> dict[str, Tensor]:
+    """The weights of the generator in a checkpoint, averaged where they are there.
+
+    Raises:
+        MisconfigurationException: There is no such checkpoint.
+    """
+    try:
+        state = read(path)["state_dict"]
+    except MisconfigurationException as error:
+        raise MisconfigurationException(f"--model.pretrained={error}") from error
+    kinds = ("averaged_generator.", "generator.")
+    kind = next((k for k in kinds if any(key.startswith(k) for key in state)), kinds[-1])
+    return {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}
+
+
+def sizes_of(path: str, weights: dict[str, Tensor]) -> dict[str, int]:
+    """What the generator of these weights was built with: width, blocks, scale and channels.
+
+    Raises:
+        MisconfigurationException: They are those of another network.
+    """
+    numbers = [int(key.split(".")[1]) for key in weights if re.match(r"body\.\d+\.", key)]
+    doublings = [key for key in weights if re.fullmatch(r"tail\.\d+\.weight", key) and weights[key].dim() == 4]
+    if "output.weight" not in weights or not numbers or not doublings:
+        raise MisconfigurationException(f"--model.pretrained={path} holds no generator of SRResNet or SRGAN")
+    channels, width = weights["output.weight"].shape[:2]
+    return {"width": width, "blocks": max(numbers) - 1, "scale": 2 ** len(doublings), "channels": channels}
+
+
 class SRGAN(SRResNet):
     """SRResNet, fine-tuned against a discriminator (equation 3): content loss + 0.001 * adversarial loss.
 
@@ -142,6 +172,8 @@ class SRGAN(SRResNet):
 
     Args:
         pretrained: Checkpoint of an SRResNet (or SRGAN), whose generator training starts from.
+        width: Channels of the generator; by default those of the pretrained one, or 64.
+        blocks: Residual blocks of the generator; by default those of the pretrained one, or 16.
         content: "vgg54" or "vgg22", the features before the fifth or second pooling, or "mse", of the pixels.
         vgg_weights: File with VGG19's weights (a state_dict of torchvision's); by default torchvision downloads them.
         adversarial_weight: Factor of the adversarial loss.
@@ -158,6 +190,8 @@ class SRGAN(SRResNet):
         self,
         image_shape: tuple[int, int, int],
         pretrained: str | None = None,
+        width: Annotated[int, "[1, inf)"] | None = None,
+        blocks: Annotated[int, "[1, 1000]"] | None = None,
         content: Literal["vgg54", "vgg22", "mse"] = "vgg54",
         vgg_weights: str | None = None,
         adversarial_weight: Annotated[float, "[0, inf)"] = 1e-3,
@@ -166,7 +200,18 @@ class SRGAN(SRResNet):
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_shape=image_shape, discriminator_optimizer=discriminator_optimizer, **kwargs)
+        known = {"width": 64, "blocks": 16}
+        if pretrained and None in (width, blocks):
+            known = sizes_of(pretrained, generator_in(pretrained))
+        super().__init__(
+            image_shape=image_shape,
+            width=known["width"] if width is None else width,
+            blocks=known["blocks"] if blocks is None else blocks,
+            discriminator_optimizer=discriminator_optimizer,
+            **kwargs,
+        )
+        # So that a checkpoint of this model needs the other one no more.
+        self.hparams.update(width=self.generator.output.in_channels, blocks=self.blocks)
         self.pretrained = pretrained
         self.content = content
         self.vgg_weights = vgg_weights
@@ -184,21 +229,16 @@ class SRGAN(SRResNet):
         super().setup(stage)
 
     def _start_from(self, path: str) -> None:
-        try:
-            state = read(path)["state_dict"]
-        except MisconfigurationException as error:
-            raise MisconfigurationException(f"--model.pretrained={error}") from error
-        kinds = ("averaged_generator.", "generator.")
-        kind = next((k for k in kinds if any(key.startswith(k) for key in state)), kinds[-1])
-        weights = {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}
+        weights = generator_in(path)
+        theirs, own = sizes_of(path, weights), sizes_of(path, self.generator.state_dict())
+        if theirs != own:
+            told = [", ".join(f"{name} {size}" for name, size in sizes.items()) for sizes in (theirs, own)]
+            raise MisconfigurationException(
+                f"--model.pretrained={path} holds another generator ({told[0]}) than this one ({told[1]}): leave "
+                f"--model.width and --model.blocks out, and give --data.scale={theirs['scale']}"
+            )
         for network in filter(None, (self.generator, self.averaged_generator)):
-            try:
-                network.load_state_dict(weights)
-            except RuntimeError as error:
-                raise MisconfigurationException(
-                    f"--model.pretrained={path} holds another generator than this one of scale {self.scale}, width "
-                    f"{self.generator.output.in_channels} and {self.blocks} blocks: train SRResNet with these settings"
-                ) from error
+            network.load_state_dict(weights)
 
     def on_train_start(self) -> None:
         super().on_train_start()

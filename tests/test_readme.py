@@ -5,6 +5,8 @@ import re
 import shlex
 
 import pytest
+import torch
+from test_configs import write_pictures
 
 from command_line import ROOT, run_train
 
@@ -41,6 +43,26 @@ def test_commands_are_valid(command, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "max_steps" in done.stdout
     assert "Unable to serialize" not in done.stdout
+
+
+def test_both_stages_of_super_resolution_as_they_stand_there(tmp_path):
+    """The second needs nothing but the first's checkpoint and the photographs; its run then needs the first no more."""
+    write_pictures(tmp_path / "my_photographs", 4, 80, 96)
+    write_pictures(tmp_path / "my_test_photographs", 1, 40, 32)
+    quick = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.accelerator=cpu", "--data.batch_size=2"]
+    for stage, width in (("pretrain", ["--model.width=8", "--model.blocks=2"]), ("finetune", [])):
+        (command,) = (
+            line for line in README.splitlines() if line.startswith(f"python train.py --config configs/srgan/{stage}")
+        )
+        words = shlex.split(command.replace("RUN", "pretrain").replace("configs/", f"{ROOT}/configs/"))[2:]
+        done = run_train([*words, *quick, *width, f"--run_dir={stage}"], tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "pretrain/checkpoints/best.ckpt").unlink()
+    done = run_train(["validate", "--ckpt_path=finetune/checkpoints/last.ckpt"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "quality/psnr" in done.stdout
+    saved = torch.load(tmp_path / "finetune/checkpoints/last.ckpt", weights_only=True)
+    assert saved["state_dict"]["generator.output.weight"].shape == (3, 8, 9, 9)
 
 
 def test_every_config_begins_with_its_command():

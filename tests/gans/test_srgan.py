@@ -177,11 +177,31 @@ def test_a_resumed_run_does_not_start_again(tmp_path):
     assert trainer.global_step == 3
 
 
+def test_the_pretrained_generator_says_how_large_it_is(tmp_path):
+    """So that its sizes need not be repeated; a checkpoint of the fine-tuned one is enough from then on."""
+    first = small_translator(SRResNet, width=6, blocks=3)
+    fit(first, translator_batch(first, 4), max_steps=1).save_checkpoint(tmp_path / "first.ckpt")
+    sizes = {"image_shape": (1, 32, 32), "discriminator_width": 4, "content": "mse"}
+    module = SRGAN(pretrained=str(tmp_path / "first.ckpt"), **sizes)
+    assert (module.generator.output.in_channels, module.blocks) == (6, 3)
+    fit(module, translator_batch(module, 4), max_steps=1).save_checkpoint(tmp_path / "second.ckpt")
+    (tmp_path / "first.ckpt").unlink()
+    assert SRGAN.load_from_checkpoint(tmp_path / "second.ckpt").blocks == 3
+    assert SRGAN(pretrained=str(tmp_path / "second.ckpt"), **sizes).blocks == 3
+    assert SRGAN(pretrained="gone.ckpt", width=6, blocks=3, **sizes).blocks == 3  # nothing is read before training
+    with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=gone\.ckpt does not exist"):
+        SRGAN(pretrained="gone.ckpt", **sizes)
+    module = SRGAN(pretrained=str(tmp_path / "second.ckpt"), scale=2, **sizes)
+    with pytest.raises(MisconfigurationException, match=r"scale 4.*scale 2.*give --data\.scale=4"):
+        fit(module, translator_batch(module, 4), max_steps=1)
+    assert SRGAN(**sizes).blocks == 16
+
+
 def test_another_generator_or_none_is_named(tmp_path):
     first = small_translator(SRResNet, blocks=2)
     fit(first, translator_batch(first, 4), max_steps=1).save_checkpoint(tmp_path / "first.ckpt")
     module = small_translator(SRGAN, pretrained=str(tmp_path / "first.ckpt"))
-    with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=.*first\.ckpt.*1 blocks"):
+    with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=.*first\.ckpt.*blocks 2.*blocks 1"):
         fit(module, translator_batch(module, 4), max_steps=1)
     module = small_translator(SRGAN, pretrained="nowhere.ckpt")
     with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=nowhere\.ckpt does not exist"):
