@@ -65,31 +65,39 @@ class Walk(NamedTuple):
 def walk(folder: Path) -> Walk:
     """Look through a folder; hidden files and folders, and those of operating systems, are none.
 
-    Links are followed, but no folder is gone through twice: not where links lead back, and not where several lead to
-    one place. A link to nothing under a picture's name is a (broken) picture.
-
-    Raises:
-        MisconfigurationException: The folder itself cannot be read.
+    Links are followed, but to no folder that is gone through anyway, nor back to where they came from: whatever is
+    linked, there is an end. A link to nothing under a picture's name is a (broken) picture.
     """
     found = Walk([], Counter(), [])
     root = folder.resolve()
-    seen = {identity for place in (root, *root.parents) if (identity := _identity(place))}
-    folders, links = deque([folder]), deque[Path]()
-    while folders or links:  # what is reached without a link first, so that it keeps its own name
-        current = folders.popleft() if folders else links.popleft()
+    seen = {_identity(place) for place in root.parents} - {None}
+    for link in _without_links(folder, seen, found):
+        inside, links = set(seen), deque([link])
+        while links:
+            links.extend(_without_links(links.popleft(), inside, found))
+    found.pictures.sort()
+    return found
+
+
+def _without_links(folder: Path, seen: set[tuple[int, int] | None], found: Walk) -> list[Path]:
+    """Look through what lies in a folder, as far as it was not seen; gives the links to folders."""
+    links, folders = [], deque([folder])
+    while folders:
+        current = folders.popleft()
         identity = _identity(current)
-        if current != folder and (identity in seen or identity is None):
+        if identity in seen:
             continue
-        seen.add(identity)
+        if identity:
+            seen.add(identity)
         try:
             with os.scandir(current) as listed:
-                entries = [entry for entry in listed if not _is_ignored(entry.name)]
+                entries = sorted((e for e in listed if not _is_ignored(e.name)), key=lambda entry: entry.name)
         except FileNotFoundError:  # it has gone since it was seen
             continue
         except OSError as error:
             found.unreadable.append(fault(current, error))
             continue
-        for entry in sorted(entries, key=lambda entry: entry.name):
+        for entry in entries:
             path = current / entry.name
             kind = _kind(entry)
             if kind == "folder":
@@ -98,8 +106,7 @@ def walk(folder: Path) -> Walk:
                 found.pictures.append(path)
             else:
                 found.others[path.suffix.lower() if kind == "file" else kind] += 1
-    found.pictures.sort()
-    return found
+    return links
 
 
 def _is_ignored(name: str) -> bool:
@@ -126,7 +133,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 def counted(others: Counter[str]) -> str:
     """Files that are no pictures, by their endings, such as "10 .psd, 2 without an ending"."""
-    words = {"": "without an ending", "link": "links to nothing", "special": "that are no files"}
+    words = {"": "without an ending", "link": "linked to nothing", "special": "that are no files"}
     parts = [f"{count} {words.get(ending, ending)}" for ending, count in others.most_common(6)]
     return ", ".join(parts + (["..."] if len(others) > len(parts) else []))
 

@@ -8,7 +8,7 @@ from torchvision.io import read_image
 
 from callbacks.images import to_uint8
 from command_line import assert_one_sentence, run_train
-from gans import SRResNet, StarGAN
+from gans import CycleGAN, SRResNet, StarGAN
 
 SIZES = {"wide": (53, 37), "deep/er/square": (64, 64), "deep/tiny": (7, 5)}  # (width, height) of pictures by name
 QUICK = [
@@ -29,6 +29,7 @@ FACES = ["--model=StarGAN", "--data=CelebA", "--data.data_dir=faces", *SMALL]
 RUNS = {  # what is trained, by the name of its run
     "pix2pix": ["--model=Pix2Pix", *PAIRS, *TINY],
     "cyclegan": ["--model=CycleGAN", *PAIRS, "--data.paired=false", *SMALL],
+    "cyclegan_back": ["--model=CycleGAN", *PAIRS, "--data.paired=false", "--data.direction=BtoA", *SMALL],
     "srresnet": SRRESNET,
     "srresnet_x2": [*SRRESNET, "--data.scale=2"],
     "stargan": STARGAN,
@@ -113,6 +114,49 @@ def test_each_picture_is_the_translation_of_its_namesake(home, trained, tmp_path
     model = SRResNet.load_from_checkpoint(trained("srresnet"))
     for name, image in images.items():
         torch.testing.assert_close(image, to_uint8(model.translate(source(home, name)))[0], atol=1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "direction", "to"),
+    [("cyclegan", "BtoA", "a"), ("cyclegan_back", "BtoA", "b"), ("cyclegan_back", "AtoB", "a")],
+)
+def test_the_direction_is_that_of_the_datas_domains(name, direction, to, home, trained, tmp_path):
+    """Of one file. What is trained from B to A has its source in B."""
+    options = ["--data.predict_dir=odd/wide.png", f"--data.direction={direction}"]
+    images = predict(trained(name), home, tmp_path, *options)
+    model = CycleGAN.load_from_checkpoint(trained(name))
+    expected, other = (to_uint8(model.translate(source(home, "wide"), domain))[0] for domain in (to, "ab"[to == "a"]))
+    torch.testing.assert_close(images, {"wide": expected}, atol=1, rtol=0)
+    assert (expected.int() - other).abs().max() > 1
+
+
+def test_predict_leaves_out_what_is_broken(home, trained, tmp_path):
+    write(home / "some", {"deep/er/a": (9, 8), "c": (8, 8)})
+    for name in ("b.png", "z.jpg"):
+        (home / "some" / name).write_bytes(b"no picture")
+    (home / "some/d.psd").write_bytes(b"")
+    options = [f"--ckpt_path={trained('srresnet')}", "--data.predict_dir=some", f"--run_dir={tmp_path}"]
+    done = run_train(["predict", *options], home)
+    assert_one_sentence(done, ["b.png", "and 1 more", "--data.skip_broken=true"])
+    assert not list(tmp_path.rglob("*.png"))  # before the first is written
+    done = run_train(["predict", *options, "--data.skip_broken=true"], home)
+    assert done.returncode == 0, done.stderr
+    assert {path.relative_to(tmp_path / "images").as_posix() for path in tmp_path.rglob("*.png")} == {
+        "c.png",
+        "deep/er/a.png",
+    }
+    assert "2 broken images were left out" in done.stderr
+    assert "1 file was left out: 1 .psd" in done.stderr
+
+
+def test_what_cannot_be_translated_is_refused(home, trained, tmp_path):
+    options = [f"--ckpt_path={trained('pix2pix')}", "--data.predict_dir=odd", "--data.direction=BtoA"]
+    assert_one_sentence(run_train(["predict", *options], home), ["--data.direction=BtoA must be AtoB", "Pix2Pix"])
+    noise = ["--model=DCGAN", "--data=Digits", "--model.width=4", "--data.image_size=16"]
+    done = train(home, noise, tmp_path / "noise")
+    assert done.returncode == 0, done.stderr
+    options = [f"--ckpt_path={tmp_path}/noise/checkpoints/last.ckpt", "--data.predict_dir=odd"]
+    assert_one_sentence(run_train(["predict", *options], home), ["--data.predict_dir=odd must be left out", "DCGAN"])
 
 
 @pytest.mark.parametrize("chosen", [None, ["fox", "cat"]])

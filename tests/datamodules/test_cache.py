@@ -46,6 +46,25 @@ def test_the_shorter_side_fits_and_the_centre_is_cut_out(size):
     assert image[0][0, -1] - image[0][0, 0] == pytest.approx(255 * min(1, height / width), abs=40)
 
 
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1), (3, 500)])
+def test_of_thin_pictures_the_centre_alone_is_resized(size, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, size[::-1], dtype=np.uint8)
+    made, resize = [], Image.Image.resize
+
+    def resized(self, to, *args, **kwargs):
+        made.append(to)
+        return resize(self, to, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", resized)
+    image = fit_image(Image.fromarray(pixels), 1, 16)[0].astype(int)
+    assert made == [(16, 16)]
+    scale = 16 / min(size)
+    width, height = (max(16, round(side * scale)) for side in size)
+    whole = np.asarray(resize(Image.fromarray(pixels), (width, height), Image.Resampling.LANCZOS))
+    left, top = (width - 16) // 2, (height - 16) // 2
+    assert np.abs(image - whole[top : top + 16, left : left + 16]).mean() < 2  # Pillow rounds between its two passes
+
+
 def test_images_of_the_right_size_are_left_alone():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     assert np.array_equal(fit_image(Image.fromarray(pixels), 3, 8), pixels.transpose(2, 0, 1))

@@ -143,6 +143,15 @@ def test_missing_images_and_damaged_tables_are_named(tmp_path):
     check(r"does not hold any test image")
 
 
+def test_broken_and_missing_images_are_left_out_with_their_attributes(tmp_path):
+    write(tmp_path, "torchvision")
+    folder = tmp_path / "celeba/img_align_celeba"
+    (folder / "000001.jpg").write_bytes(b"")
+    (folder / "000004.jpg").unlink()
+    numbers, labels = loaded(celeba(tmp_path, attributes=("Black_Hair",), skip_broken=True), "train")
+    assert (numbers, labels.tolist()) == ([2, 6], [[1], [1]])
+
+
 def test_tables_of_full_size_are_read_in_seconds(tmp_path):
     header = " ".join(f"attribute_{column}" for column in range(40))
     rows = (f"{number:06}.jpg {'-1  1 ' * 20}" for number in range(1, 202600))

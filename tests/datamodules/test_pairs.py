@@ -143,7 +143,41 @@ def test_a_missing_counterpart_is_named(tmp_path, gone):
     write(tmp_path, "train", range(3), "apart")
     (tmp_path / gone / "001.png").unlink()
     kept = {"trainA": "trainB", "trainB": "trainA"}[gone]
-    with pytest.raises(MisconfigurationException, match=rf"{kept}/001\.png has no counterpart .* in .*{gone}: remove it, or leave"):
+    with pytest.raises(
+        MisconfigurationException, match=rf"{kept}/001\.png has no counterpart .* in .*{gone}: remove it, or leave"
+    ):
+        pairs(tmp_path).prepare_data()
+
+
+def test_pairs_of_which_a_part_is_broken_or_missing_are_left_out_whole(tmp_path, layout):
+    write(tmp_path, "train", range(6), layout)
+    (tmp_path / ("train" if layout == "joined" else "trainA") / "001.png").write_bytes(b"")
+    (tmp_path / ("train" if layout == "joined" else "trainB") / "004.png").write_bytes(b"")
+    if layout == "apart":
+        (tmp_path / "trainA/005.png").unlink()
+    kept = [0, 2, 3] + [5] * (layout == "joined")
+    source, target = evaluated(pairs(tmp_path, skip_broken=True), "train")
+    assert (raw(source), raw(target)) == ([(n, 0) for n in kept], [(n, 255) for n in kept])
+
+
+@pytest.mark.parametrize(("train", "test"), [("Training", "Validation"), ("train", "testing")])
+@pytest.mark.parametrize("form", ["{}A", "{}_B", "{}/A", "{}"])
+def test_splits_and_domains_go_by_their_usual_names(tmp_path, train, test, form):
+    for split, numbers in ((train, [1, 2]), (test, [3])):
+        write(tmp_path, "x", numbers, "joined" if form == "{}" else "apart")
+        for domain in ("",) if form == "{}" else "AB":
+            name = form.replace("A", domain).replace("B", domain).format(split) if domain else split
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / f"x{domain}").rename(tmp_path / name)
+    source, target = evaluated(pairs(tmp_path), "train")
+    assert (raw(source), raw(target)) == ([(1, 0), (2, 0)], [(1, 255), (2, 255)])
+    assert raw(evaluated(pairs(tmp_path), "test")[1]) == [(3, 255)]
+
+
+def test_two_files_of_one_name_are_named(tmp_path):
+    write(tmp_path, "train", range(2), "apart")
+    Image.new("RGB", (8, 8)).save(tmp_path / "trainA/001.bmp")
+    with pytest.raises(MisconfigurationException, match=r"001\.png and .*001\.bmp would be of one pair"):
         pairs(tmp_path).prepare_data()
 
 

@@ -186,6 +186,20 @@ def test_scores_compare_with_exactly_these_pictures(tmp_path, folder):
     assert enlarged(folder, test_dir=tests[1]).reference("test") in names
 
 
+def test_splits_and_broken_images(tmp_path):
+    """In the training folder, broken and small ones; of the test images, one that is less than a pixel when reduced."""
+    write(tmp_path / "Train", {"a": (21, 37), "b": (24, 24), "small": (7, 30)})
+    write(tmp_path / "valid", {"d": (9, 14), "e": (1, 17)})
+    data = enlarged(tmp_path, skip_broken=True)
+    assert data.val_split == "test"
+    data.prepare_data()
+    assert {tile.path.stem for tile in data.items("train")[0]} == {"a", "b"}
+    assert [batch.image.shape[-2:] for batch in data.val_dataloader()] == [(8, 14)]
+    (tmp_path / "Train/small.png").unlink()
+    with pytest.raises(MisconfigurationException, match=r"valid/e\.png \(17x1 pixels are less than --data\.scale=2\)"):
+        enlarged(tmp_path).prepare_data()
+
+
 def test_mistakes_are_named_in_a_sentence(tmp_path, folder):
     def check(sentence, **kwargs):
         with pytest.raises(MisconfigurationException, match=sentence) as error:
@@ -196,7 +210,9 @@ def test_mistakes_are_named_in_a_sentence(tmp_path, folder):
     check(multiple + "10 and 4$", image_size=10, scale=4)
     check(multiple + "8 and 1$", scale=1)
     check(r"^--data\.load_size must be at least 8; got 7$", load_size=7)
-    check(r"train/a\.png is smaller than --data\.image_size=22: remove it or take a smaller size, or leave", image_size=22)
+    check(
+        r"train/a\.png is smaller than --data\.image_size=22: remove it or take a smaller size, or leave", image_size=22
+    )
     check(r"nowhere is not a folder: set --data\.data_dir", folder=tmp_path / "nowhere", test_dir=str(folder))
     check(r"nowhere is not a folder: set --data\.test_dir", test_dir=str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()

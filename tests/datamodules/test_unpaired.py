@@ -202,6 +202,23 @@ def test_two_ranks_evaluate_whole_batches_in_turn(folder):
         assert len(list(of_rank(folder, rank).ordered("train"))) == len(batches) == 6  # everything on every rank
 
 
+@pytest.mark.parametrize("form", ["{}A {}B", "{}/a {}/b", "{}_A {}_B"])
+@pytest.mark.parametrize(("train", "test"), [("Train", "Val"), ("training", "test")])
+def test_splits_go_by_their_usual_names_and_broken_images_are_left_out(tmp_path, form, train, test):
+    write(tmp_path, "x", {"A": 3, "B": 2})
+    write(tmp_path, "y", {"A": 2, "B": 4})
+    for split, name in (("x", train), ("y", test)):
+        for domain, place in zip("AB", form.format(name, name).split(), strict=True):
+            (tmp_path / place).parent.mkdir(exist_ok=True)
+            (tmp_path / f"{split}{domain}").rename(tmp_path / place)
+    (tmp_path / form.format(train, train).split()[0] / "01.png").write_bytes(b"")
+    data = unpaired(tmp_path, skip_broken=True)
+    data.prepare_data()
+    assert data.val_split == "test"
+    assert [data.count(f"{split}_{domain}") for split in ("train", "test") for domain in "ab"] == [2, 2, 2, 4]
+    assert set(numbers(data.ordered("train"))[0]) == {0, 2}
+
+
 def test_grey_images(folder):
     data = unpaired(folder, channels=1)
     data.prepare_data()
