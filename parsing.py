@@ -489,7 +489,7 @@ def nearest(key: str, known: list[str]) -> str:
 
 def known_keys(parser: Parser) -> list[str]:
     """All keys, those of the model and the data that are named included."""
-    of_all = parser if hasattr(parser, "subcommand") else parser._subcommands_action.choices["fit"]
+    of_all = parser if hasattr(parser, "subcommand") else next(iter(parser._subcommands_action.choices.values()))
     keys = [o[2:] for action in of_all._actions for o in action.option_strings if re.fullmatch(r"--[\w.]+(?<!help)", o)]
     for key, cls in named_classes(parser.args).items():
         keys += class_parser(cls, key).get_defaults().keys()
