@@ -243,7 +243,7 @@ class AdversarialModule(Resumable, ABC):
             ) from error
 
     def _train_on(self, batch: Any) -> None:
-        self._images += len(images_of(batch))
+        self._images += len(self.real(batch))
         self.validates_after(False)
         self._waiting.append(batch)
         n = self.accumulate_grad_batches

@@ -72,7 +72,7 @@ class DiscoGAN(CyclicTranslator):
         width: Channels of the first layers.
         reconstruction_rate: r at the beginning and after ``rate_steps``.
         rate_steps: Generator updates after which the second rate is taken.
-        loss: Adversarial loss; any of ``gans.losses``.
+        loss: Adversarial loss; any of ``gans.losses`` of one number an image.
         generator_optimizer: Optimizer of both generators.
         discriminator_optimizer: Optimizer of both discriminators.
         **kwargs: See AdversarialModule.

@@ -31,7 +31,7 @@ class Pix2Pix(Translator):
         patch_halvings: Convolutions with stride 2 in the discriminator: patches are 16x16 with one, 34x34 with two and
             70x70, as in the paper for images of 256 px, with three.
         l1_weight: lambda, the factor of the L1 loss.
-        loss: Adversarial loss; any of ``gans.losses``.
+        loss: Adversarial loss; any of ``gans.losses`` of one number an image.
         **kwargs: See AdversarialModule.
 
     Raises:

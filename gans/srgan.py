@@ -177,7 +177,7 @@ class SRGAN(SRResNet):
         content: "vgg54" or "vgg22", the features before the fifth or second pooling, or "mse", of the pixels.
         vgg_weights: File with VGG19's weights (a state_dict of torchvision's); by default torchvision downloads them.
         adversarial_weight: Factor of the adversarial loss.
-        loss: Adversarial loss; any of ``gans.losses``.
+        loss: Adversarial loss; any of ``gans.losses`` of one number an image.
         discriminator_width: Channels of the discriminator's first layer.
         discriminator_optimizer: As the generator's.
         **kwargs: See SRResNet.

@@ -71,7 +71,7 @@ class StarGAN(Translator):
         blocks: Residual blocks of the generator.
         class_weight: lambda_cls, the factor of the domain's cross-entropy.
         reconstruction_weight: lambda_rec, the factor of the L1 loss between an image and what comes back.
-        loss: Adversarial loss; any of ``gans.losses``.
+        loss: Adversarial loss; any of ``gans.losses`` of one number an image.
         penalty: Penalty on the discriminator's gradient; any of ``gans.penalties``.
         predict_domains: Names of the domains that ``predict`` translates into; by default all.
         **kwargs: See AdversarialModule.
