@@ -1,6 +1,7 @@
 """Train, score and sample GANs from configuration files; ``python train.py --help`` shows how."""
 
 import contextlib
+import enum
 import functools
 import inspect
 import json
@@ -207,6 +208,7 @@ class CLI(LightningCLI):
         self._choose_precision(config)
         if self.subcommand != "fit":
             config.trainer.logger = False
+        yaml.SafeDumper.add_multi_representer(enum.Enum, lambda dumper, value: dumper.represent_data(value.value))
         self.record = record(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
         if self.checkpoint is not None and self.subcommand == "fit":
             self._compare(config_of(self.checkpoint))
@@ -222,6 +224,8 @@ class CLI(LightningCLI):
 
     def _choose_precision(self, config: Any) -> None:
         native = native_precision(config.trainer.accelerator)
+        if "Precision" in str(config.trainer.plugins):  # which chooses
+            return
         if config.trainer.precision is None:
             config.trainer.precision = native
         elif str(config.trainer.precision).startswith("bf16") and native == "32-true":

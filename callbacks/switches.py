@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -27,6 +27,10 @@ INSTEAD = {
     "reload_dataloaders_every_n_epochs": "the images of a run stay the same",
     "model_registry": "there is none here",
 }
+OF_ONE_NETWORK = (
+    *(callbacks.BatchSizeFinder, callbacks.LearningRateFinder, callbacks.GradientAccumulationScheduler),
+    *(callbacks.StochasticWeightAveraging, callbacks.WeightAveraging, callbacks.ModelPruning),
+)
 OF_MACHINE = ("accelerator", "strategy", "precision", "plugins", "profiler")
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
 
@@ -69,6 +73,11 @@ def check_trainer(trainer: Trainer, scores: Collection[str]) -> None:
         MisconfigurationException: It cannot train on these devices, or waits for a score that there is not.
     """
     for callback in trainer.callbacks:
+        if isinstance(callback, OF_ONE_NETWORK):
+            raise MisconfigurationException(
+                f"--trainer.callbacks={type(callback).__name__} must be left out: it is for one network with one "
+                "optimizer; --ema.half_life averages weights"
+            )
         monitor = getattr(callback, "monitor", None)
         waits = isinstance(callback, Checkpoint | EarlyStopping) and monitor and not monitor.startswith("loss/")
         if waits and monitor not in scores:
@@ -77,6 +86,8 @@ def check_trainer(trainer: Trainer, scores: Collection[str]) -> None:
                 f"loss/generator, or {' or '.join(scores)}"
             )
     strategy, most = trainer.strategy, max(16, os.cpu_count() or 1)
+    if strategy.root_device.type == "cpu" and trainer.num_devices > 1 and strategy._layer_sync is not None:
+        raise MisconfigurationException("--trainer.sync_batchnorm=true must be left out: it needs GPUs")
     if strategy.root_device.type == "cpu" and trainer.num_devices > most:
         raise MisconfigurationException(
             f"--trainer.devices={trainer.num_devices} must be at most {most} processes on this machine's processor"
@@ -95,12 +106,13 @@ def complaint(error: BaseException, given: Mapping[str, Any]) -> str:
         given: The trainer's settings that may be wrong.
     """
     message = " ".join(str(error).split()) or type(error).__name__
-    at_work = _innermost(error).get("self")
-    if isinstance(at_work, Callback):
-        return f"--trainer.callbacks={type(at_work).__name__}: {message}"
     words = set(re.findall(r"[\w]+", message))
     culprits = [key for key in given if key in words]
     culprits = culprits or [key for key, value in given.items() if str(value).replace("-", "_") in words]
+    culprits = culprits or [key for key, value in given.items() if f"'{value}'" in message]
+    at_work = _innermost(error).get("self")
+    if not culprits and isinstance(at_work, Callback):
+        return f"--trainer.callbacks={type(at_work).__name__}: {message}"
     culprits = culprits or [key for key in given if key in OF_MACHINE and isinstance(error, ImportError)]
     return f"{' '.join(f'--trainer.{key}={given[key]}' for key in culprits[:2])}: {message}".removeprefix(": ")
 

@@ -201,6 +201,7 @@ def test_the_same_batches_again_without_checkpoints_or_our_bar(tmp_path):
         (["--trainer.limit_train_batches=0"], ["--trainer.limit_train_batches=0", "more than 0"]),
         (["--trainer.strategy=ddp_spawn"], ["--trainer.strategy=ddp_spawn must be ddp"]),
         (["--trainer.devices=x"], ["--trainer.devices=x"]),
+        (["--trainer.callbacks=LearningRateFinder"], ["--trainer.callbacks=LearningRateFinder", "one network"]),
         (["--trainer.accelerator=tpu"], ["--trainer.accelerator=tpu", "torch_xla"]),
         (["--trainer.limit_train_batches=0.001"], ["--trainer.limit_train_batches=0.001", "28"]),
         (["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=foo"], ["monitor=foo", "score/frechet"]),
@@ -242,5 +243,8 @@ def test_strategies():
     forked = SimpleNamespace(root_device=torch.device("cuda"), _start_method="fork")
     with pytest.raises(MisconfigurationException, match=r"ddp_fork must be ddp on GPUs"):
         check_trainer(SimpleNamespace(strategy=forked, num_devices=2, callbacks=[]), [])
+    synchronised = SimpleNamespace(root_device=torch.device("cpu"), _layer_sync=object())
+    with pytest.raises(MisconfigurationException, match=r"sync_batchnorm=true must be left out"):
+        check_trainer(SimpleNamespace(strategy=synchronised, num_devices=2, callbacks=[]), [])
     strategy = Trainer(strategy="ddp_find_unused_parameters_true", accelerator="cpu", devices=2, logger=False).strategy
     assert isinstance(strategy, DataParallel)
