@@ -207,7 +207,7 @@ def listed(parser: Parser, key: str = "", title: str = "", cls: type = object, b
             actions = [a for a in actions if a.dest.partition(".")[2] in OF_TRAINER]
         if actions:
             about = title if brief and title else f"{title}{group.title}"
-            lines += ["", f"{plain_text(about).rstrip('.:')}:"]
+            lines += ["", *textwrap.wrap(f"{plain_text(about).rstrip('.:')}:", page())]
         for action in actions:
             text, default = plain_text(action.help or ""), defaults.get(action.dest)
             if brief:
@@ -241,18 +241,22 @@ def written(value: Any) -> str:
 
 def entry(head: str, text: str) -> list[str]:
     """A setting and what it means, side by side."""
-    width = min(120, shutil.get_terminal_size((110, 24)).columns)
     column = 36
-    lines = textwrap.wrap(text, max(30, width - column), break_on_hyphens=False) or [""]
+    lines = textwrap.wrap(text, page() - column, break_on_hyphens=False) or [""]
     first = [f"  {head}"] if len(head) > column - 4 else []
     beside = [f"{'' if first or i else f'  {head}':<{column}}{line}".rstrip() for i, line in enumerate(lines)]
     return first + beside
 
 
+def page() -> int:
+    """The width of what is printed."""
+    return min(120, max(70, shutil.get_terminal_size((110, 24)).columns))
+
+
 def class_parser(cls: type, key: str) -> Parser:
     """A parser of a class's arguments alone, as they are typed."""
     parser = Parser(exit_on_error=False)
-    parser.add_class_arguments(cls, key, skip=set(LINKED[key]), fail_untyped=False)
+    parser.add_class_arguments(cls, key, skip=set(LINKED.get(key, ("params", "optimizer"))), fail_untyped=False)
     return parser
 
 
@@ -458,7 +462,7 @@ def unknown(base: str, name: str, parser: Parser, made: str | None = None) -> st
     cls = pkgutil.resolve_name(made) if made else None
     said = f"the key --{key} does not exist"
     if isinstance(cls, type) and base not in PACKAGES:
-        own = [argument for argument in _annotations(cls) if argument not in ("return", "params", "optimizer")]
+        own = list(vars(class_parser(cls, base).get_defaults().get(base, Namespace())))
         if near := nearest(key, [f"{base}.{argument}" for argument in own]):
             return f"{said}: did you mean --{near}?"
         return f"{said}: {cls.__name__} has {', '.join(own[:20]) or 'no settings'}"
