@@ -29,7 +29,13 @@ from gans import checkpoints
 from gans.losses import AdversarialLoss
 from gans.penalties import Penalty
 
-set_loader("yaml", lambda text: yaml.load(text, Loader), exceptions=(yaml.YAMLError,))
+
+def _load(text: str) -> Any:
+    """What a file or a word says; a word that begins with a hash, such as a colour, is no comment."""
+    return text if text.startswith("#") and "\n" not in text else yaml.load(text, Loader)
+
+
+set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
 
 T = TypeVar("T")
 SUBCOMMANDS = ("fit", *EVALUATIONS)

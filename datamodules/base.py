@@ -137,10 +137,10 @@ class ImageDataModule(LightningDataModule, ABC):
 
             try:
                 ImageColor.getrgb(background)
-            except ValueError as error:
+            except ValueError:
                 raise MisconfigurationException(
                     f'--data.background={background} is no colour: give a name, such as black, or "#rrggbb"'
-                ) from error
+                ) from None
         self.data_dir = Path(data_dir)
         self.image_size = image_size
         self.batch_size = batch_size

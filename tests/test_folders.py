@@ -57,12 +57,12 @@ def broken(folder):
 
 def test_a_folder_is_read_as_a_person_would(images, tmp_path):
     Image.new("RGBA", (20, 24), (255, 0, 0, 0)).save(images / "Training/dog/0.png")
-    done = run_train(FOLDER, tmp_path)
+    done = run_train([*FOLDER, "--data.background=#00ff00"], tmp_path)
     assert done.returncode == 0, done.stderr
     for said in (
         "8 images, classes cat, dog; 4 held out",
         "3 files were left out: 1 without an ending, 1 .heic, 1 linked to nothing",
-        "1 image is transparent in part, now on white ground (--data.background)",
+        "1 image is transparent in part, now on #00ff00 ground (--data.background)",
     ):
         assert done.stderr.count(said) == 1, done.stderr
 
