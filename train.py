@@ -451,6 +451,8 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
         known = {key: model["init_args"].pop(key) for key in OF_DATA if key in model["init_args"]}
         settings |= {} if path else {"model": model}
         if subcommand == "predict":
+            given = settings.get("data", {}).get("init_args", {})
+            known |= {key: given[key] for key in ("background",) if key in given}
             settings["data"] = {"class_path": "datamodules.known.Known", "init_args": known}
         elif not options["--data"]:
             raise MisconfigurationException(

@@ -31,7 +31,7 @@ RUNS = {  # what is trained, by the name of its run
     "cyclegan": ["--model=CycleGAN", *PAIRS, "--data.paired=false", *SMALL],
     "cyclegan_back": ["--model=CycleGAN", *PAIRS, "--data.paired=false", "--data.direction=BtoA", *SMALL],
     "srresnet": SRRESNET,
-    "srresnet_x2": [*SRRESNET, "--data.scale=2"],
+    "srresnet_x2": [*SRRESNET, "--data.scale=2", "--data.background=black"],
     "stargan": STARGAN,
     "stargan_faces": [*FACES, "--model.attributes=true", "--data.attributes=[Male, Young]"],
 }
@@ -135,7 +135,8 @@ def test_predict_leaves_out_what_is_broken(home, trained, tmp_path):
     for name in ("b.png", "z.jpg"):
         (home / "some" / name).write_bytes(b"no picture")
     (home / "some/d.psd").write_bytes(b"")
-    options = [f"--ckpt_path={trained('srresnet')}", "--data.predict_dir=some", f"--run_dir={tmp_path}"]
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(home / "some/clear.png")
+    options = [f"--ckpt_path={trained('srresnet_x2')}", "--data.predict_dir=some", f"--run_dir={tmp_path}"]
     done = run_train(["predict", *options], home)
     assert_one_sentence(done, ["b.png", "and 1 more", "--data.skip_broken=true"])
     assert not list(tmp_path.rglob("*.png"))  # before the first is written
@@ -143,10 +144,12 @@ def test_predict_leaves_out_what_is_broken(home, trained, tmp_path):
     assert done.returncode == 0, done.stderr
     assert {path.relative_to(tmp_path / "images").as_posix() for path in tmp_path.rglob("*.png")} == {
         "c.png",
+        "clear.png",
         "deep/er/a.png",
     }
     assert "2 broken images were left out" in done.stderr
     assert "1 file was left out: 1 .psd" in done.stderr
+    assert "1 image is transparent in part, now on black ground" in done.stderr  # as it was trained
 
 
 def test_what_cannot_be_translated_is_refused(home, trained, tmp_path):
