@@ -73,8 +73,8 @@ def extractor_of(
         with agreed(trainer):
             if extractor is None and (trainer.local_rank == 0) == first:
                 if features == "classifier":
-                    device = trainer.strategy.root_device
-                    extractor = classifier_of(trainer.datamodule, cache_dir, device, trainer.is_global_zero)
+                    device, half = trainer.strategy.root_device, "bf16" in str(trainer.precision)
+                    extractor = classifier_of(trainer.datamodule, cache_dir, device, half, trainer.is_global_zero)
                 else:
                     extractor = create(features, weights)
     assert extractor is not None
@@ -87,12 +87,13 @@ def check_classes(data: Any) -> None:
     """Raise MisconfigurationException where a data module has no classes that a classifier could tell apart."""
     if getattr(data, "num_classes", 0) < 2:
         raise MisconfigurationException(
-            "--score.features=classifier needs labelled --data, such as a folder with one sub-folder a class"
+            "--score.features=classifier needs labelled --data, such as a folder with one sub-folder a class; inception "
+            "and pixels need none"
         )
 
 
 def classifier_of(
-    data: Any, cache_dir: Path, device: torch.device | str = "cpu", trained: bool = True
+    data: Any, cache_dir: Path, device: torch.device | str = "cpu", half: bool = True, trained: bool = True
 ) -> SmallClassifier:
     """The classifier of a data module, trained on its labelled training images once and kept in a file.
 
@@ -100,6 +101,7 @@ def classifier_of(
         data: Data module with ``num_classes``, ``image_shape``, ``reference`` and ``ordered``.
         cache_dir: Folder that keeps the file.
         device: Where to train it.
+        half: Whether to train it in bfloat16, which processors without instructions for it are slow to emulate.
         trained: Whether it is wanted with its weights.
 
     Raises:
@@ -114,7 +116,7 @@ def classifier_of(
             fresh = SmallClassifier(data.image_shape[0], data.num_classes)
             batches = [data.on_after_batch_transfer(batch, 0) for batch in data.ordered("train")]
             images = torch.cat([reduced(to_uint8(batch[0])).cpu() for batch in batches])
-            train(fresh.to(device), images, torch.cat([batch[1].cpu() for batch in batches]))
+            train(fresh.to(device), images, torch.cat([batch[1].cpu() for batch in batches]), half)
             weights = fresh.cpu().state_dict()
             network.load_state_dict(weights)  # in the memory order that it has when it is read from the file
             try:
@@ -136,8 +138,8 @@ def _load(network: SmallClassifier, path: Path) -> bool:
     return True
 
 
-def train(network: SmallClassifier, images: Tensor, labels: Tensor) -> None:
-    """Train on uint8 images (N, C, 32, 32) and their classes (N,): Adam, one cycle of the learning rate."""
+def train(network: SmallClassifier, images: Tensor, labels: Tensor, half: bool = True) -> None:
+    """Train on uint8 images (N, C, 32, 32) and their classes (N,), in bfloat16 or not: Adam, one cycle of the rate."""
     from tqdm import tqdm
 
     device = network.head.weight.device
@@ -147,7 +149,7 @@ def train(network: SmallClassifier, images: Tensor, labels: Tensor) -> None:
     network.to(memory_format=torch.channels_last).train()
     for _ in tqdm(range(steps), desc="Training the classifier", unit="step", leave=False):
         chosen = torch.randint(len(images), (BATCH,))
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
             _, logits = network(images[chosen].to(device))
         optimizer.zero_grad()
         cross_entropy(logits.float(), labels[chosen].to(device)).backward()

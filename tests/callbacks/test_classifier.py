@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import MetricsFile, Score, classifier
-from callbacks.classifier import SmallClassifier, classifier_of, reduced
+from callbacks.classifier import SmallClassifier, classifier_of, extractor_of, reduced
 from datamodules import Digits, ImageFolder
 from gans import DCGAN
 
@@ -92,3 +92,14 @@ def test_a_file_that_cannot_be_written_costs_nothing_but_time(digits, tmp_path, 
     assert not list((tmp_path / "cache").iterdir())
     again = classifier_of(digits, tmp_path / "cache")
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("precision", "half"), [("bf16-mixed", True), ("32-true", False)])
+def test_it_is_trained_in_the_precision_of_the_run(precision, half, digits, tmp_path, monkeypatch):
+    """Processors without instructions for bfloat16 emulate it, slowly."""
+    found = []
+    monkeypatch.setattr(classifier, "train", lambda *arguments: found.append(arguments[-1]))
+    run = Trainer(logger=False, precision=precision, accelerator="cpu", enable_progress_bar=False)
+    run.datamodule = digits
+    extractor_of(run, "classifier", None, tmp_path)
+    assert found == [half]

@@ -1,5 +1,7 @@
 """What images are compared by."""
 
+import importlib
+import sys
 from urllib.error import URLError
 
 import pytest
@@ -8,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.functional import interpolate
 
-from callbacks.features import create, name_of
+from callbacks.features import Custom, create, fingerprint, name_of, probe, read_weights
 
 
 def uint8(n=2, channels=3, size=20):
@@ -124,6 +126,46 @@ def test_a_network_of_ones_own_by_class_path(tmp_path, monkeypatch):
     assert logits is None
 
 
+def test_a_network_that_draws_its_weights_draws_the_same_ones():
+    state = torch.get_rng_state()
+    first = create("torchvision.models.AlexNet", None)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(1)
+    second = create("torchvision.models.AlexNet", None)
+    assert fingerprint(first) == fingerprint(second)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda _: None, True),
+        (lambda network: network.to(memory_format=torch.channels_last), True),
+        (lambda network: network[0].weight.data.mul_(1 + 2**-20), False),
+        (lambda network: network[1].running_var.add_(2**-20), False),
+        (lambda network: network[1].num_batches_tracked.add_(1), False),
+        (lambda network: network.to(torch.bfloat16), False),
+        (lambda network: network[0].register_buffer("more", torch.zeros(1), persistent=False), False),
+    ],
+)
+def test_a_fingerprint_is_that_of_all_weights_and_buffers(change, same):
+    networks = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    change(networks[1])
+    first, second = (fingerprint(Custom(network)) for network in networks)
+    assert (first == second) == same
+
+
+def test_a_fingerprint_is_that_of_the_code_too(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for factor in (1, 2):
+        (tmp_path / "own.py").write_text(f"import torch\nclass Own(torch.nn.Module):\n    factor = {factor}\n")
+        monkeypatch.delitem(sys.modules, "own", raising=False)
+        importlib.invalidate_caches()
+        found.append(fingerprint(create("own.Own", None)))
+    assert found[0] != found[1]
+
+
 @pytest.mark.parametrize("features", ["pixels", "inception", "mobilenet_v3_small"])
 def test_extractors_are_frozen_and_in_eval_mode(features, inception_file, classifier_file):
     files = {"inception": str(inception_file), "mobilenet_v3_small": str(classifier_file)}
@@ -155,6 +197,20 @@ def test_files_that_hold_code_or_something_else_are_refused_unread(features, tmp
     assert "stranger" not in capsys.readouterr().out
 
 
+def test_a_file_that_is_replaced_after_it_was_read_runs_nothing(inception_file, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(inception_file.read_bytes())
+
+    def then_replaced(file):
+        found = read_weights(file)
+        torch.save({"weights": Evil()}, file)
+        return found
+
+    monkeypatch.setattr("callbacks.features.read_weights", then_replaced)
+    assert fingerprint(create("inception", str(path))) == fingerprint(create("inception", str(inception_file)))
+    assert "stranger" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("features", ["inception", "mobilenet_v3_small"])
 def test_weights_of_another_network_are_named(features, tmp_path):
     torch.save({"layer": torch.zeros(1)}, tmp_path / "other.pth")
@@ -162,7 +218,39 @@ def test_weights_of_another_network_are_named(features, tmp_path):
         create(features, str(tmp_path / "other.pth"))
 
 
+class Wrong(nn.Module):
+    """A user's network that makes something else of images than features."""
+
+    result = None
+
+    def forward(self, images):
+        return self.result(images)
+
+
+@pytest.mark.parametrize(
+    ("result", "sentence"),
+    [
+        (lambda x: x, r"made \(2, 1200\), uint8"),
+        (lambda x: x.float().mean(), r"made \(1,\)|cannot look"),
+        (lambda x: x.float()[:1], r"made \(1, 1200\), float32"),
+        (lambda x: (x.float(),), "cannot look at uint8 images .*: 'tuple'"),
+        (lambda x: x @ x.missing, "cannot look at uint8 images .*: 'Tensor' object has no attribute 'missing'"),
+        (lambda x: nn.functional.conv2d(x, torch.ones(1, 3, 1, 1)), "cannot look at uint8 images"),
+    ],
+)
+def test_a_network_that_gives_no_features_is_named(result, sentence):
+    network = Wrong()
+    network.result = result
+    with pytest.raises(MisconfigurationException, match=rf"--score\.features=own\.Wrong .*{sentence}"):
+        probe(Custom(network), "own.Wrong", (1, 20, 20))
+
+
 def test_mistaken_names(tmp_path):
+    with pytest.raises(MisconfigurationException, match=r"--score\.features=torch\.nn\.Linear cannot be made without"):
+        create("torch.nn.Linear", None)
+    for strange in (".", "..x", "1.5", "a b.c"):
+        with pytest.raises(MisconfigurationException, match=r"--score\.features=.* cannot be imported"):
+            create(strange, None)
     with pytest.raises(MisconfigurationException, match=r"--score\.features=resnet81.*resnet18"):
         create("resnet81", None)
     with pytest.raises(MisconfigurationException, match=r"--score\.features=no\.such\.Network cannot be imported"):

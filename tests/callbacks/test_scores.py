@@ -10,19 +10,21 @@ import pytest
 import scipy.linalg
 import torch
 from conftest import small
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 from torch import nn
 from watch import Watch
 
 from callbacks import EMA, MetricsFile, Quality, Score
+from callbacks.classifier import extractor_of
 from callbacks.collect import Collector, read_statistics, write_statistics
 from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
-from callbacks.features import Features, create
+from callbacks.features import Custom, Features, create, fingerprint
 from callbacks.images import to_uint8
+from callbacks.ranks import agreed
 from callbacks.scores import keep_until, record
-from datamodules import Digits, UnpairedFolder
+from datamodules import Digits, ImageFolder, UnpairedFolder
 from gans import DCGAN
 
 FRECHET = "score/frechet_pixels"
@@ -168,6 +170,129 @@ def test_real_statistics_are_computed_once_and_kept(tmp_path, digits, monkeypatc
     assert sum(counted) == 2 * PROBED + 50 + 50 + 1797
 
 
+class Projection(nn.Module):
+    """A network of a user's own that draws its weights."""
+
+    scale = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.register_buffer("factor", torch.full((), self.scale), persistent=False)
+
+    def forward(self, images):
+        return self.layer(images.float().mean((2, 3))) * self.factor
+
+
+def test_statistics_are_kept_under_the_weights_of_what_looked_at_the_images(tmp_path, digits, monkeypatch):
+    """The same weights find them again, in whatever state random numbers are; others never do."""
+    monkeypatch.setattr("callbacks.features.Projection", Projection, raising=False)
+    model = small(DCGAN)
+    monkeypatch.setattr(model, "generate", model.real)  # real images against the same real images
+    for scale, files in ((1.0, 1), (1.0, 1), (100.0, 2), (1.0, 2)):
+        monkeypatch.setattr(Projection, "scale", scale)
+        torch.rand(files)
+        callback = score(tmp_path, num_images=1797, features="callbacks.features.Projection")
+        scores = validate(callback, model, digits, tmp_path)["scores"]
+        assert scores["score/frechet_projection"] == pytest.approx(0, abs=1e-4)
+        assert len(list((tmp_path / "cache").iterdir())) == files
+
+
+def test_every_rank_has_the_weights_of_the_first(monkeypatch):
+    """Whatever a node's own files hold, or its own random numbers make of a network."""
+    meeting, told, made = threading.Barrier(2, timeout=20), {}, {}
+
+    def gather(into, mine):
+        told[threading.current_thread().name] = mine
+        meeting.wait()
+        into[:] = [told[name] for name in sorted(told)]
+        meeting.wait()
+
+    def broadcast(value):
+        values = [None, None]
+        gather(values, value)
+        return values[0]
+
+    def rank(number):
+        strategy = type("Strategy", (), {"broadcast": staticmethod(broadcast), "root_device": "cpu"})
+        trainer = type("Trainer", (), {"world_size": 2, "local_rank": 0, "strategy": strategy})
+        made[number] = extractor_of(trainer, "package.Network", None, None, Custom(nn.Linear(3, 4)))
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    ranks = [threading.Thread(target=rank, args=(number,), name=str(number)) for number in (0, 1)]
+    for thread in ranks:
+        thread.start()
+    for thread in ranks:
+        thread.join()
+    assert fingerprint(made[0]) == fingerprint(made[1])
+
+
+def test_what_is_wrong_on_one_rank_is_said_on_all(monkeypatch):
+    monkeypatch.setattr(
+        torch.distributed, "all_gather_object", lambda into, mine: into.__setitem__(slice(None), [mine, "wrong"])
+    )
+    with pytest.raises(MisconfigurationException, match=r"^wrong$"), agreed(type("Trainer", (), {"world_size": 2})):
+        pass
+
+
+def test_one_real_image_has_no_spread_to_compare(tmp_path, digits):
+    """Of a folder, and where validation is limited to one; before training."""
+    (tmp_path / "one").mkdir()
+    Image.new("L", (16, 16)).save(tmp_path / "one/a.png")
+    folder = ImageFolder(str(tmp_path / "one"), channels=1, image_size=16, batch_size=1)
+    digits.batch_size = 1
+    for data, limit in ((folder, 1.0), (digits, 1)):
+        run = trainer(tmp_path, score(tmp_path, num_images=50), max_steps=2, limit_val_batches=limit)
+        with pytest.raises(MisconfigurationException, match="at least 2 real images to compare with, and there is 1"):
+            run.fit(small(DCGAN), data)
+        assert run.global_step == 0
+
+
+def test_where_there_is_no_validation_it_is_said(tmp_path, digits):
+    with pytest.warns(UserWarning, match="nothing is scored, .* --trainer.limit_val_batches is 0"):
+        trainer(tmp_path, score(tmp_path), max_steps=1, limit_val_batches=0).fit(small(DCGAN), digits)
+
+
+class Looks(Callback):
+    """Looks at all images of a validation."""
+
+    seen = 0
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, *_):
+        self.seen += len(batch.image)
+
+
+def walked(tmp_path, digits, *callbacks, **kwargs):
+    """The final scores where images are "generated" from the batch, and how many images came by in two validations."""
+    model, came = small(DCGAN), []
+    model.generate = lambda batch: -batch.image
+    real = model.real
+    model.real = lambda batch: came.append(len(batch.image)) or real(batch)
+    callback, counts = score(tmp_path, **kwargs), []
+    for _ in range(2):
+        trainer(tmp_path, callback, *callbacks, **SHORT).fit(model, digits)
+        counts.append(sum(came))
+        came.clear()
+    return json.loads((tmp_path / "run/scores.json").read_text())["final"]["scores"], counts
+
+
+SHORT = {"max_steps": 1, "check_val_every_n_epoch": None}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "counts"), [({"num_real": 300, "num_images": 200}, [400, 200]), ({"num_images": 200}, [1797, 200])]
+)
+def test_only_images_that_count_are_gone_through(kwargs, counts, tmp_path, digits):
+    """Those that are compared with once, those that images are made of every time; somebody who looks sees all."""
+    scores, found = walked(tmp_path / "some", digits, **kwargs)
+    assert found == counts
+    looks = Looks()
+    expected, _ = walked(tmp_path / "all", digits, looks, **kwargs)
+    assert looks.seen == 2 * 1797
+    assert scores == pytest.approx(expected)
+    assert len(digits.val_dataloader()) == 29
+
+
 def counting(counted):
     pixels = create("pixels", None)
     pixels.register_forward_hook(lambda _, inputs, __: counted.append(len(inputs[0])))
@@ -194,6 +319,11 @@ def test_published_statistics_stand_in_for_real_images(tmp_path, digits):
     assert "published.npz" in str(entry["protocol"]["real_images"])
 
 
+class FailsWhenItTrains(Callback):
+    def on_train_start(self, *_):
+        raise AssertionError
+
+
 def test_statistics_that_do_not_fit_are_refused(tmp_path, digits):
     path = tmp_path / "wrong.npz"
 
@@ -208,6 +338,10 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path, digits):
     check(r"mu \(D,\) and sigma \(D, D\)")
     np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
     check(r"is of 3 features, but --score\.features=pixels has 64")
+    np.savez(path, mu=np.full(64, np.nan), sigma=np.eye(64))
+    check(r"holds numbers that are not finite")
+    with pytest.raises(MisconfigurationException):
+        trainer(tmp_path, score(tmp_path, real_statistics=str(path)), FailsWhenItTrains()).fit(small(DCGAN), digits)
 
 
 def test_a_score_carries_its_protocol(tmp_path, digits):

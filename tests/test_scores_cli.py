@@ -1,0 +1,88 @@
+"""Scores through the command line: however a training ends, and what stands in their way."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_train import NO_LOGGER, QUICK
+from untimed import rows
+
+from command_line import ROOT, assert_one_sentence, run_train
+
+MNIST = str(ROOT / "configs/dcgan/mnist.yaml")
+
+
+@pytest.fixture(scope="module")
+def by_epochs(tmp_path_factory):
+    """A run that ends with its first epoch, of 56 updates."""
+    folder = tmp_path_factory.mktemp("run")
+    settings = [*QUICK, NO_LOGGER, "--trainer.max_epochs=1", "--trainer.val_check_interval=40", "--run_dir=out"]
+    done = run_train(settings, folder)
+    assert done.returncode == 0, done.stderr
+    return folder, settings
+
+
+def history(folder):
+    return json.loads((folder / "out/scores.json").read_text())["history"]
+
+
+def test_a_run_that_ends_by_epochs_is_scored_once_more(by_epochs):
+    folder, settings = by_epochs
+    assert [entry["step"] for entry in history(folder)] == [40, 56]
+    assert (folder / "out/checkpoints/best.ckpt").exists()
+    logged = rows(folder / "out")
+    done = run_train([*settings, "--ckpt_path=last"], folder)  # there is nothing left to do
+    assert done.returncode == 0, done.stderr
+    assert [entry["step"] for entry in history(folder)] == [40, 56]
+    assert rows(folder / "out") == logged
+
+
+def test_a_run_that_ends_by_time_is_scored(tmp_path):
+    done = run_train([*QUICK, NO_LOGGER, "--trainer.max_time=00:00:00:01", "--run_dir=out"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = [entry["step"] for entry in history(tmp_path)]
+    last = torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)
+    assert steps == sorted({*range(10, last["global_step"], 10), last["global_step"]})
+
+
+def test_a_checkpoint_of_weights_that_are_no_numbers_has_no_score(by_epochs):
+    folder, _ = by_epochs
+    path = folder / "out/checkpoints/broken.ckpt"
+    checkpoint = torch.load(folder / "out/checkpoints/last.ckpt", weights_only=True)
+    for name, weight in checkpoint["state_dict"].items():
+        if "generator" in name and weight.is_floating_point():
+            weight.fill_(math.nan)
+    torch.save(checkpoint, path)
+    done = run_train(["validate", f"--ckpt_path={path}"], folder)
+    assert "generated images' pixels are not all finite numbers" in done.stderr
+    assert "score/frechet_pixels nan" in done.stdout
+
+
+def test_what_is_missing_is_missed_before_images_are_looked_for(tmp_path):
+    """There is no MNIST here either, and no network to be asked for it."""
+    for options, culprit in (
+        (["--score.features=inception", "--score.weights=nowhere.pth"], "--score.weights=nowhere.pth does not exist"),
+        (["--score.features=resnet81"], "--score.features=resnet81"),
+    ):
+        done = run_train(["--config", MNIST, NO_LOGGER, *options], tmp_path)
+        assert_one_sentence(done, [culprit])
+        assert "MNIST" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--score.real_statistics=small.npz"],
+        ["--quality.metrics=[psnr]"],
+        ["--score.batch_size=0"],
+    ],
+)
+def test_what_cannot_be_scored_is_one_sentence_before_training(options, tmp_path):
+    np.savez(tmp_path / "small.npz", mu=np.zeros(3), sigma=np.eye(3))
+    done = run_train([*QUICK, NO_LOGGER, *options], tmp_path)
+    assert_one_sentence(done, [options[0].partition("=")[0]])
+    assert not list(tmp_path.glob("runs/*/*"))
