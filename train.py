@@ -378,9 +378,11 @@ class CLI(LightningCLI):
                 f"--data.predict_dir={data.predict_dir} must be left out: {name} translates no images, it draws them "
                 "from noise (--model.predict_images says how many)"
             )
+        if data.direction is None:
+            return
         assert self.checkpoint is not None
         trained = direction_of(self.checkpoint)
-        if data.direction in (None, trained):
+        if data.direction == trained:
             return
         if not isinstance(model, CyclicTranslator):
             known = f"{trained}, as it was trained" if trained else "left out"
@@ -397,11 +399,12 @@ class CLI(LightningCLI):
 
 def direction_of(checkpoint: Path) -> str | None:
     """From which of its data's domains to which a model was trained to translate, if anything says so."""
-    states = [state for state in checkpoints.read(checkpoint).values() if isinstance(state, dict)]
+    states = list(checkpoints.read(checkpoint).values())
     path = config_of(checkpoint)  # of runs whose checkpoints do not say it
-    if path is not None:
-        states.append(((read_config(path).get("data") or {}).get("init_args")) or {})
-    return next((state["direction"] for state in states if state.get("direction") in ("AtoB", "BtoA")), None)
+    data = {} if path is None else read_config(path).get("data")
+    states.append(data.get("init_args") if isinstance(data, dict) else None)
+    found = (state.get("direction") for state in states if isinstance(state, dict))
+    return next((direction for direction in found if direction in ("AtoB", "BtoA")), None)
 
 
 def fitting(takes: tuple[str, ...]) -> str:
