@@ -121,7 +121,7 @@ class Score(Callback):
             check_classes(data)
         elif trainer.local_rank == 0:  # which downloads for the others
             self._extractor = create(self.features, self.weights)
-        if self.real_statistics:
+        if self.real_statistics and trainer.is_global_zero:
             read_statistics(self.real_statistics)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
