@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from jsonargparse import Namespace, set_loader
@@ -23,6 +23,7 @@ from torch import nn
 import datamodules
 import gans
 from callbacks.config_files import Loader, settings_in, text_of, wrong_in
+from callbacks.ranges import spelled
 from callbacks.runs import EVALUATIONS, options_in
 from callbacks.settings import SECTIONS, _annotations, _members, masked, without_typed_secrets
 from gans import checkpoints
@@ -190,7 +191,7 @@ def help_of(parser: Parser, subcommand: str, words: list[str]) -> str:
     classes = named_classes(words)
     for key, names in NAMES.items():
         if key in classes:
-            lines += listed(class_parser(classes[key], key), key, f"--{key}={classes[key].__name__}: ", classes[key])
+            lines += listed(class_parser(classes[key], key), key, f"--{key}={classes[key].__name__}: ")
         else:
             lines += ["", f"With --{key}=NAME or a configuration that names one, its settings are listed here, too:"]
             lines += entry(f"--{key}=NAME", f"One of {', '.join(names)}, or the class path of your own.")
@@ -200,10 +201,9 @@ def help_of(parser: Parser, subcommand: str, words: list[str]) -> str:
     return "\n".join([*lines, ""])
 
 
-def listed(parser: Parser, key: str = "", title: str = "", cls: type = object, brief: bool = False) -> list[str]:
-    """The settings under a key, which are those of a class, with their defaults and (in brief, first) sentences."""
+def listed(parser: Parser, key: str = "", title: str = "", brief: bool = False) -> list[str]:
+    """The settings under a key with their defaults, what they mean (in brief, the first sentence), and their ranges."""
     lines: list[str] = []
-    annotations = _annotations(cls)
     defaults = parser.get_defaults()
     for group in parser._action_groups:
         actions = [
@@ -218,8 +218,10 @@ def listed(parser: Parser, key: str = "", title: str = "", cls: type = object, b
             text, default = plain_text(action.help or ""), defaults.get(action.dest)
             if brief:
                 text = re.split(r"(?<=\.)\s", text)[0]
-            bases = set(classes_in(annotations.get(action.dest.rpartition(".")[2]))) & PARTS.keys()
-            for base in bases:
+            kinds = _members(getattr(action, "_typehint", None))
+            for interval in [get_args(kind)[1] for kind in kinds if get_origin(kind) is Annotated][:1]:
+                text = f"{text.rstrip('.')}; {spelled(interval)}."
+            for base in PARTS.keys() & set(kinds):
                 text += f" There are {', '.join(name for name in PARTS[base] if '.' not in name)}."
             if str(action.metavar).startswith("{") and "true" not in str(action.metavar):
                 text += f" One of {action.metavar.strip('{}').replace(',', ', ')}."
@@ -369,6 +371,8 @@ def one_sentence(message: str, parser: Parser) -> str:
         return unknown(problem.key, found[1] or found[2], parser, problem.made) + where
     if found := re.match(r"the following arguments are required: (.*)", reason):
         return missing(problem, found[1].split(", "), parser) + where
+    if "-h/--help: ignored explicit argument" in reason:
+        return stray(next(word for word in parser.args if re.match("-h.", word)), parser)
     if found := re.match(r"argument (?:\S+/)?(--\S+): expected one argument", reason):
         words = [word for word in parser.args if word.startswith(found[1]) and "=" not in word]
         return f"{words[-1] if words else found[1]} is given no value: {words[-1] if words else found[1]}=VALUE"
@@ -398,7 +402,7 @@ def one_sentence(message: str, parser: Parser) -> str:
     if expected == ["<class 'NoneType'>"]:
         return no_class(problem, given) + where
     if expected:
-        return f"{given} must be {spelled(expected)}{where}"
+        return f"{given} must be {kinds_of(expected)}{where}"
     text = re.sub(r"<class '([\w.]+)'>", r"\1", " ".join(problem.reasons) or message)
     return (f"{given}: {text}" if problem.key else text) + where
 
@@ -419,12 +423,14 @@ KINDS = {
 }
 
 
-def spelled(expected: list[str]) -> str:
+def kinds_of(expected: list[str]) -> str:
     """The types that a value may be of, as one types them."""
     words: list[str] = []
     for kind in expected:
         if kind.startswith("typing.Literal["):
             words += re.findall(r"[\w.-]+", kind.partition("[")[2])
+        elif kind.startswith("import path"):
+            words.append("the name of a class")
         else:
             name = re.sub(r"<class '([\w.]+)'>", r"\1", kind).rpartition(".")[2]
             words.append(KINDS.get(name, name))
@@ -448,7 +454,7 @@ def stray(word: str, parser: Parser) -> str:
         meant = f"did you mean --ckpt_path={word}?"
     elif word != key or equals:
         known = nearest(key, known_keys(parser))
-        meant = f"options begin with two hyphens{known and f': did you mean --{known}?'}"
+        meant = f"did you mean --{known}?" if known else "options begin with two hyphens"
     else:
         kinds = [f"--{kind}={word}" for kind, names in NAMES.items() if word in names]
         meant = f"did you mean {kinds[0]}?" if kinds else "every setting is typed as --KEY=VALUE"
@@ -465,6 +471,8 @@ def unknown(base: str, name: str, parser: Parser, made: str | None = None) -> st
         made: The class.
     """
     key = ".".join(filter(None, (base, name))).replace(".init_args", "")
+    if name == "class_path":
+        return f"--{base} has more than class_path: the rest goes into init_args"
     cls = pkgutil.resolve_name(made) if made else None
     said = f"the key --{key} does not exist"
     if isinstance(cls, type) and base not in PACKAGES:
@@ -473,7 +481,7 @@ def unknown(base: str, name: str, parser: Parser, made: str | None = None) -> st
             return f"{said}: did you mean --{near}?"
         return f"{said}: {cls.__name__} has {', '.join(own[:20]) or 'no settings'}"
     if near := nearest(key, known_keys(parser)):
-        return f"{said}: did you mean --{near}?"
+        return f"{said}: did you mean --{near}?" if near != key else f"{said} there: it goes into init_args"
     section = key.partition(".")[0]
     named = named_classes(parser.args).get(section)
     help_for = f"--{section}={named.__name__} --help" if named else "--help"

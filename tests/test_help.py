@@ -45,6 +45,7 @@ def test_help_of_the_gan_and_the_data_that_are_named(tmp_path):
     for line in ("--model.content=vgg54 ", "--model.width=null ", "--data.test_dir=null ", "--data.scale=4 "):
         assert f"  {line}" in by_file
     assert "There are NonSaturating, Minimax" in " ".join(by_file.split())
+    assert re.search(r"--model.discriminator_width=64 .*; at least 1\.\n", by_file)
     assert "With .lr=0.0001 .beta1=0.9" in by_file
     assert "--model.image_shape" not in by_file  # the data says it
     one = helped(["validate", "--model=WGANGP", "--help"], tmp_path)
@@ -56,7 +57,7 @@ def test_help_of_the_gan_and_the_data_that_are_named(tmp_path):
 @pytest.mark.parametrize(("key", "name"), [(key, name) for key, names in NAMES.items() for name in names])
 def test_every_setting_of_every_class_is_explained(key, name):
     cls = CLASSES[key][name]
-    lines = listed(class_parser(cls, key), key, cls=cls)
+    lines = listed(class_parser(cls, key), key)
     heads = [i for i, line in enumerate(lines) if line.startswith("  --")]
     assert len(heads) > 5
     for i in heads:
@@ -101,6 +102,7 @@ SAID = {  # by what is typed: what is said of it
     "DCGAN": ["did you mean --model=DCGAN?"],
     "\N{EN DASH}config": ["did you mean --config?"],
     "--=3": ["--=3"],
+    "-health=3": ["-health=3", "did you mean --health"],
     "-x": ["-x", "two hyphens"],
 }
 
@@ -152,6 +154,10 @@ def test_mistakes_in_files_name_key_and_file(monkeypatch, capsys, tmp_path):
         "model: {class_path: DCGAN, init_args: {width: wide}}": ["--model.width=wide must be a whole number"],
         "model: {class_path: DCGAN, init_args: {loss: Hinges}}": ["--model.loss=Hinges", "did you mean Hinge?"],
         "model: {class_path: DCGAN, init_arg: {width: 3}}": ["did you mean --model.width?"],
+        "model: {init_args: {generator_optimizer: {class_path: SGD, lr: 3}}}": [
+            "--model.generator_optimizer",
+            "init_args",
+        ],
     }.items():
         (tmp_path / "mine.yaml").write_text(text)
         line = said(monkeypatch, capsys, "fit", *QUICK, "--config=mine.yaml")
