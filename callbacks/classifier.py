@@ -87,8 +87,8 @@ def check_classes(data: Any) -> None:
     """Raise MisconfigurationException where a data module has no classes that a classifier could tell apart."""
     if getattr(data, "num_classes", 0) < 2:
         raise MisconfigurationException(
-            "--score.features=classifier needs labelled --data, such as a folder with one sub-folder a class; inception "
-            "and pixels need none"
+            "--score.features=classifier needs labelled --data, such as a folder with one sub-folder a class; "
+            "inception and pixels need none"
         )
 
 

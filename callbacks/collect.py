@@ -149,10 +149,10 @@ def share(first: int, n: int, chosen: int, total: int) -> int:
     return before(min(first + n, total), chosen, total) - before(min(first, total), chosen, total)
 
 
-def chosen_of(chosen: int, total: int) -> Tensor:
-    """Which of ``total`` are chosen, (total,) bool; all of them where there are more to be chosen."""
-    ends = torch.arange(1, total + 1) * chosen // total
-    return ends > torch.cat([ends.new_zeros(1), ends[:-1]])
+def spread(chosen: int, total: int) -> Tensor:
+    """The numbers of ``chosen`` images spread evenly over ``total``, (chosen,); fewer come again."""
+    ends = torch.arange(total + 1) * chosen // total
+    return torch.arange(total).repeat_interleave(ends.diff())
 
 
 def read_statistics(path: str | Path) -> tuple[Tensor, Tensor]:

@@ -203,9 +203,9 @@ def probe(extractor: Extractor, features: str, image_shape: tuple[int, int, int]
                 f"--score.features={features} cannot look at uint8 images (N, 3, H, W): {error}"
             ) from error
         seconds = (time.perf_counter() - began) / len(images)
-    if found.ndim != 2 or len(found) != len(images) or not found.is_floating_point() or not found.numel():
+    if found.ndim != 2 or len(found) != len(images) or found.is_complex() or not found.numel():
         raise MisconfigurationException(
-            f"--score.features={features} must turn images (N, 3, H, W) into features (N, D) of floats; of "
+            f"--score.features={features} must turn images (N, 3, H, W) into features (N, D); of "
             f"{len(images)} images it made {tuple(found.shape)}, {str(found.dtype).removeprefix('torch.')}"
         )
     return found.shape[1], seconds

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from callbacks.checkpoints import mode_of
 from callbacks.classifier import check_classes, extractor_of
-from callbacks.collect import Collector, Reference, before, chosen_of, read_statistics, share
+from callbacks.collect import Collector, Reference, before, read_statistics, share, spread
 from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
 from callbacks.features import Extractor, create, fingerprint, name_of, probe
 from callbacks.files import unwritten, whole
@@ -95,7 +95,10 @@ class Score(Callback):
         self._real: dict[str, Reference] = {}  # by name of the data; on the first rank
         self._fake: Collector | None = None
         self._collector: Collector | None = None
-        self._restricted: tuple[Any, list[int | float], int | float] | None = None  # loader, and what to put back
+        self._plan: list[Tensor] = []  # the batches of images that scores need, those to generate from first
+        self._restricted: tuple[Any, Any, int | float] | None = (
+            None  # a loader, Lightning's loop, and its batches before
+        )
         self._timed = self._estimated = False
 
     @property
@@ -150,16 +153,16 @@ class Score(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.num_images:
             if trainer.val_dataloaders is not None:
-                self._count(trainer, trainer.val_dataloaders, trainer.num_val_batches)
+                self._count(trainer, trainer.val_dataloaders, trainer.num_val_batches[0])
             elif trainer.limit_val_batches and not trainer.enable_validation:
                 check_loader(None)
             keep_best(trainer, self.monitor)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin(trainer, pl_module, trainer.val_dataloaders, trainer.num_val_batches)
+        self._begin(trainer, pl_module, trainer.val_dataloaders)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin(trainer, pl_module, trainer.test_dataloaders, trainer.num_test_batches)
+        self._begin(trainer, pl_module, trainer.test_dataloaders)
 
     def on_validation_batch_end(
         self,
@@ -170,13 +173,15 @@ class Score(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._fake is not None:
+        if self._fake is not None and (self._restricted or not self._plan):
             self._take(trainer, pl_module, batch, batch_idx)
 
     on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._fake is not None:
+            if self._plan and not self._restricted:  # the batches were somebody else's
+                self._go_through(trainer, pl_module)
             self._finish(trainer, pl_module)
 
     on_test_epoch_end = on_validation_epoch_end
@@ -208,12 +213,13 @@ class Score(Callback):
                 "scores out with --score.num_images=0"
             )
 
-    def _begin(self, trainer: Trainer, module: LightningModule, loader: Any, batches: list[int | float]) -> None:
+    def _begin(self, trainer: Trainer, module: LightningModule, loader: Any) -> None:
         if not self.num_images or trainer.sanity_checking:
             return
         assert self._extractor is not None
         self._extractor.to(module.device)
-        every = self._count(trainer, loader, batches)
+        loop = trainer._evaluation_loop
+        every = self._count(trainer, loader, loop.max_batches[0])
         self._name = self._reference_name(trainer) if self._total == every else f"unnamed {self._total}"
         self._fake = Collector(self._extractor, self.num_images, self.batch_size, classify=True)
         self._finite = torch.ones((), dtype=torch.bool, device=module.device)
@@ -221,24 +227,34 @@ class Score(Callback):
         if not self._known(trainer):
             count = min(self.num_real or self._distinct, self._distinct)
             self._collector = Collector(self._extractor, count, self.batch_size, classify=False)
-        self._numbers: Any = range(self._total)
-        wanted = chosen_of(self.num_images, self._total)
-        if self._collector is not None:
-            wanted[: self._distinct] |= chosen_of(self._collector.count, self._distinct)
-        if hasattr(loader, "restrict") and not wanted.all() and not _watched(trainer, module):
-            chosen = wanted.nonzero().flatten()
-            self._numbers = chosen.tolist()
-            self._restricted = loader, batches, batches[0]
-            loader.restrict(chosen)
-            batches[0] = len(loader)  # as far as Lightning goes
+        if not hasattr(loader, "restrict"):
+            return
+        # The same batches whether the real images are known or not, and so the same noise.
+        fakes = spread(self.num_images, self._total).split(self._loader_batch)
+        reals = spread(self._collector.count, self._distinct).split(self._loader_batch) if self._collector else ()
+        self._fakes, self._plan = len(fakes), [*fakes, *reals]
+        if not _watched(trainer, module):
+            self._restricted = loader, loop, loop.max_batches[0]
+            loader.restrict(self._plan)
+            loop.max_batches[0] = loop._data_fetcher.length = len(loader)
 
-    def _count(self, trainer: Trainer, loader: Any, batches: list[int | float]) -> int:
+    def _go_through(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take the batches of the plan beside Lightning's loop."""
+        loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+        loader.restrict(self._plan)
+        try:
+            for number, batch in enumerate(loader):
+                self._take(trainer, module, trainer.strategy.batch_to_device(batch, dataloader_idx=0), number)
+        finally:
+            loader.restrict(None)
+
+    def _count(self, trainer: Trainer, loader: Any, batches: int | float) -> int:
         """Note how many images an evaluation goes through; all that the loader has."""
         check_loader(loader)
         self._loader_batch = loader.batch_size
         every = getattr(loader, "total", None) or len(loader.dataset)
         # The first rank may have a batch more than the others, and all must count the same images.
-        seen = trainer.strategy.broadcast(int(batches[0])) * self._loader_batch * trainer.world_size
+        seen = trainer.strategy.broadcast(int(batches)) * self._loader_batch * trainer.world_size
         self._total = min(every, seen)
         # Unpaired data goes through the domain with fewer images again; each real image counts once.
         self._distinct = min(getattr(loader, "distinct", every), self._total)
@@ -256,10 +272,11 @@ class Score(Callback):
     def _release(self) -> None:
         """Let the loader go through all images again."""
         if self._restricted is not None:
-            loader, batches, number = self._restricted
+            loader, loop, batches = self._restricted
             loader.restrict(None)
-            batches[0] = number
+            loop.max_batches[0] = batches
         self._restricted = self._fake = self._collector = None
+        self._plan = []
 
     def _reference_name(self, trainer: Trainer) -> str:
         """What the real images are, as far as the data module can tell, and what looks at them."""
@@ -279,22 +296,28 @@ class Score(Callback):
         assert self._fake is not None
         # Loaders deal whole batches to the ranks in turn, so this is where the batch stands among all.
         number = batch_idx * trainer.world_size + trainer.global_rank
-        real = module.real(batch)
-        numbers = self._numbers[number * self._loader_batch :][: len(real)]
-        if not numbers:
-            return
-        first = numbers[0]
-        if self._collector is not None:
-            chosen = [i for i, n in enumerate(numbers) if share(n, 1, self._collector.count, self._distinct)]
-            self._collector.add(to_uint8(real[chosen]), before(first, self._collector.count, self._distinct))
-        chosen = [i for i, n in enumerate(numbers) if share(n, 1, self.num_images, self._total)]
-        count = share(first, numbers[-1] + 1 - first, self.num_images, self._total)
-        start = before(first, self.num_images, self._total)
+        first, n = number * self._loader_batch, len(module.real(batch))
+        if not self._plan:
+            if self._collector is not None:
+                chosen = [i for i in range(n) if share(first + i, 1, self._collector.count, self._distinct)]
+                start = before(first, self._collector.count, self._distinct)
+                self._collector.add(to_uint8(module.real(batch)[chosen]), start)
+            start, n = before(first, self.num_images, self._total), share(first, n, self.num_images, self._total)
+            self._draw(trainer, module, batch, number, start, n)
+        elif number < self._fakes:
+            self._draw(trainer, module, batch, number, first, n)
+        else:
+            assert self._collector is not None
+            self._collector.add(to_uint8(module.real(batch)), first - self._fakes * self._loader_batch)
+
+    def _draw(self, trainer: Trainer, module: LightningModule, batch: Any, number: int, start: int, count: int) -> None:
+        """Score as many images made of a batch, which are numbers start, start + 1, ... of all."""
+        assert self._fake is not None
         began = time.perf_counter()
         with isolated_rng(self.seed + number, module.device):
             made = 0
             while made < count:
-                images = module.generate(_only(batch, chosen[: count - made]))
+                images = module.generate(_first(batch, count - made))
                 self._finite &= images.isfinite().all()
                 self._fake.add(to_uint8(images), start + made)
                 made += len(images)
@@ -367,11 +390,11 @@ class Score(Callback):
         return {name: float(score) for name, score in scores.items()}
 
 
-def _only(batch: Any, chosen: list[int]) -> Any:
-    """Some elements of a batch; the batch itself where they are all that it has."""
+def _first(batch: Any, n: int) -> Any:
+    """The first n elements of a batch (the batch itself if it has no more)."""
     if isinstance(batch, Tensor):
-        return batch if len(chosen) == len(batch) else batch[chosen]
-    parts = [_only(part, chosen) if isinstance(part, Tensor) else part for part in batch]
+        return batch[:n]
+    parts = [part[:n] if isinstance(part, Tensor) else part for part in batch]
     return type(batch)(*parts) if hasattr(batch, "_fields") else parts
 
 

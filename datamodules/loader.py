@@ -80,7 +80,7 @@ class Loader:
         if chosen is None:
             chosen = torch.arange(len(images) if isinstance(images, Tensor) else len(np.load(images, mmap_mode="r")))
         self.chosen = chosen
-        self.wanted: Tensor | None = None
+        self.wanted: list[Tensor] | None = None
         self.total = len(chosen)
         self.batch_size = batch_size
         self.shuffle = shuffle
@@ -102,12 +102,12 @@ class Loader:
     def __len__(self) -> int:
         if self.shuffle:
             return self.total // (self.batch_size * self.world_size)
-        count = self.total if self.wanted is None else len(self.wanted)
-        return len(range(self.rank, -(-count // self.batch_size), self.world_size))
+        count = -(-self.total // self.batch_size) if self.wanted is None else len(self.wanted)
+        return len(range(self.rank, count, self.world_size))
 
-    def restrict(self, numbers: Tensor | None) -> None:
-        """Let evaluation go through some of its images only, by their places in the order, ascending; None: all."""
-        self.wanted = numbers
+    def restrict(self, batches: list[Tensor] | None) -> None:
+        """Let evaluation go through these batches, of places in the order, instead of all images; None ends it."""
+        self.wanted = batches
 
     def __iter__(self) -> Iterator[ImageBatch]:
         if self.shuffle and self.position >= (self.repeated or len(self)):
@@ -125,8 +125,9 @@ class Loader:
     def _order(self) -> list[Tensor]:
         """The image numbers of every batch that this rank gets in this epoch."""
         if not self.shuffle:
-            chosen = self.chosen if self.wanted is None else self.chosen[self.wanted]
-            return list(chosen.split(self.batch_size))[self.rank :: self.world_size]
+            batches = list(self.chosen.split(self.batch_size)) if self.wanted is None else self.wanted
+            batches = batches[self.rank :: self.world_size]
+            return batches if self.wanted is None else [self.chosen[batch] for batch in batches]
         seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)[0]
         order = self.chosen[torch.randperm(self.total, generator=torch.Generator().manual_seed(int(seed)))]
         each, steps = self.batch_size * self.world_size, len(self)
@@ -203,10 +204,10 @@ class UnpairedLoader:
     def __len__(self) -> int:
         return max(len(self.a), len(self.b))
 
-    def restrict(self, numbers: Tensor | None) -> None:
+    def restrict(self, batches: list[Tensor] | None) -> None:
         """See Loader; of an evaluation whose domains are equally long."""
-        self.a.restrict(numbers)
-        self.b.restrict(numbers)
+        self.a.restrict(batches)
+        self.b.restrict(batches)
 
     def __iter__(self) -> Iterator[UnpairedBatch]:
         if not self.a.shuffle or self.position >= (self.repeated or len(self)):

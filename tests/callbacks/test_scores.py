@@ -262,35 +262,51 @@ class Looks(Callback):
         self.seen += len(batch.image)
 
 
-def walked(tmp_path, digits, *callbacks, **kwargs):
-    """The final scores where images are "generated" from the batch, and how many images came by in two validations."""
+def walked(tmp_path, digits, monkeypatch, *callbacks, **kwargs):
+    """The scores of two trainings of images "generated" from the batch, and how many images came to validations."""
     model, came = small(DCGAN), []
     model.generate = lambda batch: -batch.image
-    real = model.real
-    model.real = lambda batch: came.append(len(batch.image)) or real(batch)
-    callback, counts = score(tmp_path, **kwargs), []
+    transfer = digits.on_after_batch_transfer
+
+    def counted(batch, dataloader_idx):
+        came.append(len(batch.image) * digits.trainer.validating)
+        return transfer(batch, dataloader_idx)
+
+    monkeypatch.setattr(digits, "on_after_batch_transfer", counted)
+    callback, scores, counts = score(tmp_path, **kwargs), [], []
     for _ in range(2):
         trainer(tmp_path, callback, *callbacks, **SHORT).fit(model, digits)
+        scores.append(json.loads((tmp_path / "run/scores.json").read_text())["final"]["scores"])
         counts.append(sum(came))
         came.clear()
-    return json.loads((tmp_path / "run/scores.json").read_text())["final"]["scores"], counts
+    return scores, counts
 
 
 SHORT = {"max_steps": 1, "check_val_every_n_epoch": None}
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "counts"), [({"num_real": 300, "num_images": 200}, [400, 200]), ({"num_images": 200}, [1797, 200])]
+    ("kwargs", "counts"),
+    [({"num_real": 300, "num_images": 200}, [500, 200]), ({"num_images": 2000}, [3797, 2000])],
 )
-def test_only_images_that_count_are_gone_through(kwargs, counts, tmp_path, digits):
+def test_only_images_that_count_are_gone_through(kwargs, counts, tmp_path, digits, monkeypatch):
     """Those that are compared with once, those that images are made of every time; somebody who looks sees all."""
-    scores, found = walked(tmp_path / "some", digits, **kwargs)
+    scores, found = walked(tmp_path / "some", digits, monkeypatch, **kwargs)
     assert found == counts
+    assert scores[0] == scores[1]
     looks = Looks()
-    expected, _ = walked(tmp_path / "all", digits, looks, **kwargs)
+    assert walked(tmp_path / "all", digits, monkeypatch, looks, **kwargs)[0] == scores
     assert looks.seen == 2 * 1797
-    assert scores == pytest.approx(expected)
     assert len(digits.val_dataloader()) == 29
+
+
+def test_noise_is_the_same_whether_real_images_are_known_and_whoever_looks(tmp_path, digits):
+    model, found = small(DCGAN), []
+    for callbacks in ([], [], [Looks()]):
+        callback = score(tmp_path, num_images=200, num_real=300)
+        trainer(tmp_path, callback, *callbacks).validate(model, digits, verbose=False)
+        found.append(json.loads((tmp_path / "run/scores.json").read_text())["final"])
+    assert found[0] == found[1] == found[2]
 
 
 def counting(counted):
@@ -668,22 +684,23 @@ def test_a_limited_validation_counts_the_real_images_that_it_sees(
 
 
 def test_two_ranks_take_each_real_image_once(unpaired, tmp_path):
-    """The second rank has images 3 to 5, two of which are the shorter domain's first ones again."""
+    """The second rank generates from images 3 to 5; the last of the shorter domain's four is its, too."""
     real, fake = {}, {}
     for rank in range(2):
-        strategy = type("Strategy", (), {"root_device": torch.device("cpu"), "broadcast": staticmethod(lambda x: x)})
-        part = {"world_size": 2, "global_rank": rank, "strategy": strategy, "sanity_checking": False}
-        part |= {"is_global_zero": not rank}
         data = unpaired()
         data.prepare_data()
-        data.trainer = stand_in = type("Trainer", (), part | {"training": False, "lightning_module": None})
-        stand_in.datamodule = data
+        strategy = {"root_device": torch.device("cpu"), "broadcast": staticmethod(lambda x: x)}
+        strategy["batch_to_device"] = staticmethod(data.on_after_batch_transfer)
+        part = {"world_size": 2, "global_rank": rank, "strategy": type("Strategy", (), strategy)}
+        part |= {"is_global_zero": not rank, "callbacks": [], "lightning_module": None, "datamodule": data}
+        part |= dict.fromkeys(("sanity_checking", "training", "testing"), False)
+        part["_evaluation_loop"] = type("Loop", (), {"max_batches": [1]})
+        data.trainer = stand_in = type("Trainer", (), part)
+        stand_in.val_dataloaders = loader = data.val_dataloader()
         callback = score(tmp_path, num_images=6)
         callback._extractor = create("pixels", None)
-        loader = data.val_dataloader()
-        callback._begin(stand_in, Negative(), loader, [1])
-        (batch,) = loader
-        callback._take(stand_in, Negative(), data.on_after_batch_transfer(batch, 0), 0)
+        callback._begin(stand_in, Negative(), loader)
+        callback._go_through(stand_in, Negative())
         for found, collector in ((real, callback._collector), (fake, callback._fake)):
             found |= zip(collector._numbers, torch.cat(collector._waiting), strict=True)
             assert collector.count == {id(real): 4, id(fake): 6}[id(found)]

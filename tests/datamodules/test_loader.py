@@ -195,3 +195,18 @@ def test_the_same_unpaired_batches_again_and_again():
     first = epoch()
     assert len({str(pair) for pair in first}) == 3
     assert [epoch(), epoch()] == [first] * 2
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("streamed", [False, True], ids=["resident", "streamed"])
+def test_an_evaluation_can_be_restricted_to_batches_of_ones_own(file, streamed, world_size):
+    batches = [torch.tensor(part) for part in ([3, 3, 7], [0], [19, 5, 6, 7, 8])]
+    for rank in range(world_size):
+        some = loader(images=file if streamed else IMAGES, shuffle=False, rank=rank, world_size=world_size)
+        every = numbers(some)
+        some.restrict(batches)
+        assert len(some) == len(batches[rank::world_size])
+        assert numbers(some) == [part.tolist() for part in batches[rank::world_size]]
+        some.restrict(None)
+        assert numbers(some) == every
+        assert len(some) == len(every)
