@@ -39,6 +39,7 @@ def _load(text: str) -> Any:
 set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
 
 T = TypeVar("T")
+FILES = (".yaml", ".yml", ".json")
 SUBCOMMANDS = ("fit", *EVALUATIONS)
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
 LINKED = {"model": OF_DATA, "data": ("seed",)}  # what cannot be typed, since something else says it
@@ -191,7 +192,7 @@ def help_of(parser: Parser, subcommand: str, words: list[str]) -> str:
     classes = named_classes(words)
     for key, names in NAMES.items():
         if key in classes:
-            lines += listed(class_parser(classes[key], key), key, f"--{key}={classes[key].__name__}: ")
+            lines += listed(class_parser(classes[key], key), key, f"--{key}={typed_name(classes[key])}: ")
         else:
             lines += ["", f"With --{key}=NAME or a configuration that names one, its settings are listed here, too:"]
             lines += entry(f"--{key}=NAME", f"One of {', '.join(names)}, or the class path of your own.")
@@ -378,14 +379,15 @@ def one_sentence(message: str, parser: Parser) -> str:
         return f"{words[-1] if words else found[1]} is given no value: {words[-1] if words else found[1]}=VALUE"
     if problem.key == "config":
         given = option_of(parser, "--config") or option_of(parser, "-c")
-        if not re.match("File|Path", reason):
+        if not given.endswith(FILES):
             readable("--config", lambda: settings_in(given), given)
-        return f"--config={given} cannot be read: {reason}"
+        absent = given.endswith(FILES) and not os.path.exists(given)  # noqa: PTH110 - any text
+        return f"--config={given} cannot be read: {'it does not exist' if absent else reason}"
     value = problem.value or ""
     given = masked([f"--{problem.key}={value}"])[0]
     if found := re.match(r"Unable to load config '(.*)'", reason):
         return f"{given}{found[1]} is no file of settings, which are typed as --{problem.key}.KEY=VALUE"
-    if value.endswith((".yaml", ".yml", ".json")):
+    if value.endswith(FILES):
         return f"{given} is no file of settings{where}"
     if value.startswith(("[", "{")) and Parser.file == "":
         try:
@@ -448,7 +450,7 @@ def stray(word: str, parser: Parser) -> str:
         meant = (
             f"did you mean {near[0].replace('train', 'fit')}? There are {', '.join(SUBCOMMANDS)}; without one it trains"
         )
-    elif word.endswith((".yaml", ".yml", ".json")):
+    elif word.endswith(FILES):
         meant = f"did you mean --config={word}?"
     elif word.endswith(".ckpt"):
         meant = f"did you mean --ckpt_path={word}?"
@@ -484,7 +486,7 @@ def unknown(base: str, name: str, parser: Parser, made: str | None = None) -> st
         return f"{said}: did you mean --{near}?" if near != key else f"{said} there: it goes into init_args"
     section = key.partition(".")[0]
     named = named_classes(parser.args).get(section)
-    help_for = f"--{section}={named.__name__} --help" if named else "--help"
+    help_for = f"--{section}={typed_name(named)} --help" if named else "--help"
     help_for = "--trainer.help" if section == "trainer" else help_for
     return f"{said}: python train.py {getattr(parser, 'subcommand', 'fit')} {help_for} lists what there is"
 
@@ -544,10 +546,12 @@ def no_class(problem: Problem, given: str) -> str:
     near = [n for n in lower if len(name) > 3 and name.lower() in n]
     near = near or difflib.get_close_matches(name.lower(), lower, 2, 0.5 if len(name) < 3 else 0.65)
     near = [lower[n] for n in near[: 1 if few else 2]]
-    meant = f": did you mean {' or '.join(near)}?" if near else ""
-    there_are = f"{' ' if near else ': there are '}{', '.join(choices)}" if few and choices else ""
-    there_are = there_are.replace(" ", " There are ", 1) if near and there_are else there_are
-    return f"{given} names no class for it{meant}{there_are or ('' if near else f': {problem.reasons[0]}')}"
+    known = f" There are {', '.join(choices)}." if few and choices else ""
+    if near:
+        return f"{given} names no class for it: did you mean {' or '.join(near)}?{known}"
+    if "." in typed or not known:  # of one's own
+        return f"{given} names no class for it ({problem.reasons[0]}).{known}"
+    return f"{given} names no class for it.{known}"
 
 
 def classes_for(problem: Problem, module: str) -> list[str]:
@@ -567,6 +571,11 @@ def classes_for(problem: Problem, module: str) -> list[str]:
     classes = [cls for base in bases for cls in subclasses(base)]
     names = [cls.__name__ for cls in classes]
     return [n if names.count(n) == 1 else path_of(c) for n, c in zip(names, classes, strict=True)]
+
+
+def typed_name(cls: type) -> str:
+    """What a model or data set is called on the command line: its name, or the path of one's own."""
+    return cls.__name__ if any(known.get(cls.__name__) is cls for known in CLASSES.values()) else path_of(cls)
 
 
 def path_of(cls: type) -> str:
