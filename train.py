@@ -13,6 +13,7 @@ import signal
 import sys
 import warnings
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from pydoc import locate
 from typing import Annotated, Any
@@ -26,6 +27,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+import datamodules
+import gans
 from callbacks import (
     EMA,
     AtomicCheckpointIO,
@@ -46,6 +49,7 @@ from callbacks import (
     Views,
 )
 from callbacks.config_files import with_home
+from callbacks.parsing import SUBCOMMANDS, Parser, fail
 from callbacks.ranges import refuse_out_of_range
 from callbacks.runs import (
     Run,
@@ -65,10 +69,11 @@ from callbacks.wandb_account import sync_command, wandb_logger
 from datamodules.base import ImageDataModule
 from gans import checkpoints
 from gans.base import AdversarialModule, check_kind
+from gans.losses import AdversarialLoss
+from gans.penalties import Penalty
 from gans.precision import native_precision
 from gans.strategies import check_strategy
 from gans.translation import CyclicTranslator, Translator
-from parsing import CLASSES, DESCRIPTION, OF_DATA, PARTS, SUBCOMMANDS, Parser, fail
 
 SIGNALS = Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
@@ -76,11 +81,63 @@ HARMLESS = (  # warnings of Lightning's of which there is nothing to be done abo
     *("LeafSpec", "smaller than the logging interval", "skip_none", "exists and is not empty"),
     "used to create the checkpoint",
 )
+OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
 RANGES = {  # where the numbers of each part of the settings have theirs
     **{"trainer": OF_TRAINER, "samples": Samples, "views": Views, "ema": EMA, "health": Health, "best": BestCheckpoint},
     **{"score": Score, "quality": Quality, "neighbors": Neighbors, "last": LastCheckpoint},
     "": {"seed_everything": Annotated[int, "[0, 4294967295]"]},
 }
+
+
+def named(classes: Iterable[type]) -> dict[str, type]:
+    """Classes by the names that a configuration may call them by."""
+    return {
+        f"{package}{cls.__name__}": cls
+        for cls in classes
+        if not inspect.isabstract(cls)
+        for package in ("", f"{cls.__module__}.", f"{cls.__module__.partition('.')[0]}.")
+    }
+
+
+# What a run folder may name; whatever else it names is refused.
+CLASSES = {
+    key: named(getattr(package, name) for name in package.__all__ if hasattr(getattr(package, name), "setup"))
+    for key, package in {"model": gans, "data": datamodules}.items()
+}
+PARTS: dict[type, dict[str, type]] = {
+    base: named(cls for cls in checkpoints.lab_parts().values() if issubclass(cls, base))
+    for base in (AdversarialLoss, Penalty)
+}
+Parser.classes, Parser.parts, Parser.linked = CLASSES, PARTS, {"model": OF_DATA, "data": ("seed",)}
+
+DESCRIPTION = """
+Train, score and sample GANs. Without a subcommand it trains:
+
+  python train.py --config configs/quickstart.yaml
+  python train.py --config configs/dcgan/mnist.yaml --data.batch_size=32 --trainer.max_steps=1000
+  python train.py --config configs/dcgan/mnist.yaml --config mine.yaml      (later files win)
+  python train.py --config configs/dcgan/image_folder.yaml --data.data_dir=my_images --data.image_size=64
+  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer.lr=1e-4
+  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer=torch.optim.RMSprop
+  python train.py --config configs/dcgan/mnist.yaml --trainer.devices=2 --trainer.precision=16-mixed
+  python train.py --config configs/dcgan/mnist.yaml --ckpt_path=last        (goes on where the newest run stopped)
+  python train.py --config configs/dcgan/mnist.yaml --print_config          (the complete settings, nothing run)
+
+From a checkpoint, with the settings of the run that wrote it:
+
+  python train.py validate --ckpt_path=RUN/checkpoints/best.ckpt            (prints the scores; so does test)
+  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --model.predict_images=1000
+  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
+
+What can be set, and what it means:
+
+  python train.py fit --help                                                (runs, pictures, scores, checkpoints)
+  python train.py fit --config configs/dcgan/mnist.yaml --help              (a GAN and a data set, too)
+  python train.py fit --model=DCGAN --data=MNIST --help                     (the same, by name)
+  python train.py fit --trainer.help                                        (all of the Trainer's options)
+
+Without --trainer.precision it is bf16-mixed where the machine has instructions for bfloat16, and 32-true elsewhere.
+"""
 
 
 class CLI(LightningCLI):

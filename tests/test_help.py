@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from callbacks.parsing import class_parser, listed, names_for
 from command_line import ROOT, run_train
-from parsing import CLASSES, NAMES, class_parser, listed
+from train import CLASSES
 
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
 
@@ -29,7 +30,7 @@ def test_help_is_short_and_says_where_the_rest_is(tmp_path):
         "trainer.max_steps=-1",
     ):
         assert f"  --{key}" in text
-    for name in (*NAMES["model"], *NAMES["data"]):
+    for name in (*names_for("model"), *names_for("data")):
         assert re.search(rf"\b{name}\b", text)
     assert "--trainer.help" in text
     assert "--trainer.detect_anomaly" not in text
@@ -54,7 +55,7 @@ def test_help_of_the_gan_and_the_data_that_are_named(tmp_path):
     assert "--samples.count" not in one  # which only training has
 
 
-@pytest.mark.parametrize(("key", "name"), [(key, name) for key, names in NAMES.items() for name in names])
+@pytest.mark.parametrize(("key", "name"), [(key, name) for key in CLASSES for name in names_for(key)])
 def test_every_setting_of_every_class_is_explained(key, name):
     cls = CLASSES[key][name]
     lines = listed(class_parser(cls, key), key)

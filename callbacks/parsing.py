@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar, get_args, get_origin
 
@@ -20,15 +20,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-import datamodules
-import gans
 from callbacks.config_files import Loader, settings_in, text_of, wrong_in
 from callbacks.ranges import spelled
 from callbacks.runs import EVALUATIONS, options_in
 from callbacks.settings import SECTIONS, _annotations, _members, masked, without_typed_secrets
-from gans import checkpoints
-from gans.losses import AdversarialLoss
-from gans.penalties import Penalty
 
 
 def _load(text: str) -> Any:
@@ -41,65 +36,11 @@ set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
 T = TypeVar("T")
 FILES = (".yaml", ".yml", ".json")
 SUBCOMMANDS = ("fit", *EVALUATIONS)
-OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
-LINKED = {"model": OF_DATA, "data": ("seed",)}  # what cannot be typed, since something else says it
-PACKAGES = {"model": gans, "data": datamodules}
 # Of the Trainer's forty options, those that most people need.
 OF_TRAINER = (
     *("max_steps", "max_time", "val_check_interval", "limit_val_batches", "log_every_n_steps"),
     *("accelerator", "devices", "num_nodes", "precision", "logger", "callbacks"),
 )
-
-
-def named(classes: Iterable[type]) -> dict[str, type]:
-    """Classes by the names that a configuration may call them by."""
-    return {
-        f"{package}{cls.__name__}": cls
-        for cls in classes
-        if not inspect.isabstract(cls)
-        for package in ("", f"{cls.__module__}.", f"{cls.__module__.partition('.')[0]}.")
-    }
-
-
-# What a run folder may name; whatever else it names is refused.
-CLASSES = {
-    key: named(getattr(package, name) for name in package.__all__ if hasattr(getattr(package, name), "setup"))
-    for key, package in PACKAGES.items()
-}
-PARTS: dict[type, dict[str, type]] = {
-    base: named(cls for cls in checkpoints.lab_parts().values() if issubclass(cls, base))
-    for base in (AdversarialLoss, Penalty)
-}
-NAMES = {key: [name for name in classes if "." not in name] for key, classes in CLASSES.items()}
-
-DESCRIPTION = """
-Train, score and sample GANs. Without a subcommand it trains:
-
-  python train.py --config configs/quickstart.yaml
-  python train.py --config configs/dcgan/mnist.yaml --data.batch_size=32 --trainer.max_steps=1000
-  python train.py --config configs/dcgan/mnist.yaml --config mine.yaml      (later files win)
-  python train.py --config configs/dcgan/image_folder.yaml --data.data_dir=my_images --data.image_size=64
-  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer.lr=1e-4
-  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer=torch.optim.RMSprop
-  python train.py --config configs/dcgan/mnist.yaml --trainer.devices=2 --trainer.precision=16-mixed
-  python train.py --config configs/dcgan/mnist.yaml --ckpt_path=last        (goes on where the newest run stopped)
-  python train.py --config configs/dcgan/mnist.yaml --print_config          (the complete settings, nothing run)
-
-From a checkpoint, with the settings of the run that wrote it:
-
-  python train.py validate --ckpt_path=RUN/checkpoints/best.ckpt            (prints the scores; so does test)
-  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --model.predict_images=1000
-  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
-
-What can be set, and what it means:
-
-  python train.py fit --help                                                (runs, pictures, scores, checkpoints)
-  python train.py fit --config configs/dcgan/mnist.yaml --help              (a GAN and a data set, too)
-  python train.py fit --model=DCGAN --data=MNIST --help                     (the same, by name)
-  python train.py fit --trainer.help                                        (all of the Trainer's options)
-
-Without --trainer.precision it is bf16-mixed where the machine has instructions for bfloat16, and 32-true elsewhere.
-"""
 OF_RUN = {
     "config=FILE": "Settings in YAML or JSON; of several files the later ones win, and what is typed wins over all.",
     "print_config": "Print the settings that all of it amounts to, and run nothing.",
@@ -116,9 +57,15 @@ class Parser(LightningArgumentParser):
 
     Attributes:
         file: The configuration file that is being read, if any.
+        classes: What --model and --data may name, by all names that they have; it is filled by whoever knows them.
+        parts: The same for the classes that a model is made with, by their base class.
+        linked: Arguments of the model and the data that cannot be typed, since something else says them.
     """
 
     file = ""
+    classes: dict[str, dict[str, type]] = {}  # noqa: RUF012
+    parts: dict[type, dict[str, type]] = {}  # noqa: RUF012
+    linked: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
@@ -190,12 +137,12 @@ def help_of(parser: Parser, subcommand: str, words: list[str]) -> str:
     lines = [f"usage: {command} [--config=FILE ...] [--KEY=VALUE ...]", "", "The run:"]
     lines += [line for key, text in OF_RUN.items() for line in entry(f"--{key}", text)]
     classes = named_classes(words)
-    for key, names in NAMES.items():
+    for key in Parser.classes:
         if key in classes:
             lines += listed(class_parser(classes[key], key), key, f"--{key}={typed_name(classes[key])}: ")
         else:
             lines += ["", f"With --{key}=NAME or a configuration that names one, its settings are listed here, too:"]
-            lines += entry(f"--{key}=NAME", f"One of {', '.join(names)}, or the class path of your own.")
+            lines += entry(f"--{key}=NAME", f"One of {', '.join(names_for(key))}, or the class path of your own.")
     for key in [key for key in parser.callback_keys if subcommand == "fit" or key in SECTIONS]:
         lines += listed(parser, key, brief=True)
     lines += listed(parser, "trainer", "Of Lightning's Trainer, all of whose options --trainer.help lists", brief=True)
@@ -222,8 +169,8 @@ def listed(parser: Parser, key: str = "", title: str = "", brief: bool = False) 
             kinds = _members(getattr(action, "_typehint", None))
             for interval in [get_args(kind)[1] for kind in kinds if get_origin(kind) is Annotated][:1]:
                 text = f"{text.rstrip('.')}; {spelled(interval)}."
-            for base in PARTS.keys() & set(kinds):
-                text += f" There are {', '.join(name for name in PARTS[base] if '.' not in name)}."
+            for base in Parser.parts.keys() & set(kinds):
+                text += f" There are {', '.join(name for name in Parser.parts[base] if '.' not in name)}."
             if str(action.metavar).startswith("{") and "true" not in str(action.metavar):
                 text += f" One of {action.metavar.strip('{}').replace(',', ', ')}."
             if not brief and isinstance(default, Namespace) and default.get("init_args"):
@@ -262,10 +209,15 @@ def page() -> int:
     return min(120, max(70, shutil.get_terminal_size((110, 24)).columns))
 
 
+def names_for(key: str) -> list[str]:
+    """The classes that --model or --data may name, by their shortest names."""
+    return [name for name in Parser.classes[key] if "." not in name]
+
+
 def class_parser(cls: type, key: str) -> Parser:
     """A parser of a class's arguments alone, as they are typed."""
     parser = Parser(exit_on_error=False)
-    parser.add_class_arguments(cls, key, skip=set(LINKED.get(key, ("params", "optimizer"))), fail_untyped=False)
+    parser.add_class_arguments(cls, key, skip=set(Parser.linked.get(key, ("params", "optimizer"))), fail_untyped=False)
     return parser
 
 
@@ -278,14 +230,14 @@ def named_classes(words: list[str]) -> dict[str, type]:
                 settings = settings_in(value if value.startswith("{") else text_of(Path(value)))
             except ValueError:
                 continue  # said elsewhere
-            found |= {key: settings[key] for key in PACKAGES if settings.get(key)}
+            found |= {key: settings[key] for key in Parser.classes if settings.get(key)}
         elif option in ("--model", "--data"):
             found[option[2:]] = value
     classes = {}
     for key, value in found.items():
         name = str(value.get("class_path") if isinstance(value, dict) else value)
         try:
-            classes[key] = CLASSES[key].get(name) or pkgutil.resolve_name(name)
+            classes[key] = Parser.classes[key].get(name) or pkgutil.resolve_name(name)
         except (AttributeError, ImportError, ValueError):
             continue
     return {key: cls for key, cls in classes.items() if isinstance(cls, type)}
@@ -458,7 +410,7 @@ def stray(word: str, parser: Parser) -> str:
         known = nearest(key, known_keys(parser))
         meant = f"did you mean --{known}?" if known else "options begin with two hyphens"
     else:
-        kinds = [f"--{kind}={word}" for kind, names in NAMES.items() if word in names]
+        kinds = [f"--{kind}={word}" for kind in Parser.classes if word in names_for(kind)]
         meant = f"did you mean {kinds[0]}?" if kinds else "every setting is typed as --KEY=VALUE"
     return f"{word} belongs to no option: {meant}"
 
@@ -477,7 +429,7 @@ def unknown(base: str, name: str, parser: Parser, made: str | None = None) -> st
         return f"--{base} has more than class_path: the rest goes into init_args"
     cls = pkgutil.resolve_name(made) if made else None
     said = f"the key --{key} does not exist"
-    if isinstance(cls, type) and base not in PACKAGES:
+    if isinstance(cls, type) and base not in Parser.classes:
         own = list(vars(class_parser(cls, base).get_defaults().get(base, Namespace())))
         if near := nearest(key, [f"{base}.{argument}" for argument in own]):
             return f"{said}: did you mean --{near}?"
@@ -524,7 +476,7 @@ def missing(problem: Problem, keys: list[str], parser: Parser) -> str:
     subcommand = getattr(parser, "subcommand", None) or keys[0].partition(".")[0]
     if subcommand in EVALUATIONS:
         return f"{subcommand} needs a trained model: give --ckpt_path (a file, last or best)"
-    absent = [key for key in PACKAGES if any(given.endswith(key) for given in keys)]
+    absent = [key for key in Parser.classes if any(given.endswith(key) for given in keys)]
     words = {"model": "a GAN, such as --model=DCGAN", "data": "a data set, such as --data=MNIST"}
     what = " and ".join(words[key] for key in absent)
     return (
@@ -556,8 +508,8 @@ def no_class(problem: Problem, given: str) -> str:
 
 def classes_for(problem: Problem, module: str) -> list[str]:
     """The classes that a setting can name, as they are typed."""
-    if problem.key in NAMES:
-        return NAMES[problem.key]
+    if problem.key in Parser.classes:
+        return names_for(problem.key)
     owner = pkgutil.resolve_name(problem.owner) if problem.owner else SECTIONS.get(problem.key.partition(".")[0])
     annotation = _annotations(owner).get(problem.key.rpartition(".")[2]) if isinstance(owner, type) else None
     bases = set(classes_in(annotation))
@@ -575,7 +527,7 @@ def classes_for(problem: Problem, module: str) -> list[str]:
 
 def typed_name(cls: type) -> str:
     """What a model or data set is called on the command line: its name, or the path of one's own."""
-    return cls.__name__ if any(known.get(cls.__name__) is cls for known in CLASSES.values()) else path_of(cls)
+    return cls.__name__ if any(known.get(cls.__name__) is cls for known in Parser.classes.values()) else path_of(cls)
 
 
 def path_of(cls: type) -> str:
