@@ -331,10 +331,11 @@ def one_sentence(message: str, parser: Parser) -> str:
         return f"{words[-1] if words else found[1]} is given no value: {words[-1] if words else found[1]}=VALUE"
     if problem.key == "config":
         given = option_of(parser, "--config") or option_of(parser, "-c")
-        if not given.endswith(FILES):
+        if given.endswith(FILES) and not os.path.exists(given):  # noqa: PTH110 - any text
+            reason = "it does not exist"
+        elif not re.match("File|Path", reason):
             readable("--config", lambda: settings_in(given), given)
-        absent = given.endswith(FILES) and not os.path.exists(given)  # noqa: PTH110 - any text
-        return f"--config={given} cannot be read: {'it does not exist' if absent else reason}"
+        return f"--config={given} cannot be read: {reason}"
     value = problem.value or ""
     given = masked([f"--{problem.key}={value}"])[0]
     if found := re.match(r"Unable to load config '(.*)'", reason):
@@ -479,11 +480,7 @@ def missing(problem: Problem, keys: list[str], parser: Parser) -> str:
     absent = [key for key in Parser.classes if any(given.endswith(key) for given in keys)]
     words = {"model": "a GAN, such as --model=DCGAN", "data": "a data set, such as --data=MNIST"}
     what = " and ".join(words[key] for key in absent)
-    return (
-        f"training needs {what}, or a configuration, such as --config=configs/quickstart.yaml"
-        if absent
-        else f"give {keys[0]}"
-    )
+    return f"training needs {what}, or a configuration, such as --config=configs/quickstart.yaml"
 
 
 def no_class(problem: Problem, given: str) -> str:
