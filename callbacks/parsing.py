@@ -545,7 +545,7 @@ def classes_in(annotation: Any) -> Iterator[type]:
 
 
 def subclasses(base: type) -> list[type]:
-    """All that are no drafts for others."""
+    """All that can be imported and are no drafts for others."""
     found = [cls for sub in base.__subclasses__() for cls in (sub, *subclasses(sub))]
-    found = [cls for cls in found if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls]  # no local ones
+    found = [cls for cls in found if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls]
     return [c for c in dict.fromkeys(found) if not c.__name__.startswith("_") and not inspect.isabstract(c)]
