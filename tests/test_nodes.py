@@ -82,6 +82,7 @@ def half(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["last", "file"])
 def test_two_nodes_resumed_equal_one_node_that_was_not_interrupted(whole, half, tmp_path, kind):
     """Bit for bit: weights, optimizers, every rank's random state, losses and scores."""
