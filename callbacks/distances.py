@@ -51,7 +51,10 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
 
 def _root(sigma: Tensor) -> Tensor:
     """Square root of a symmetric positive semi-definite matrix."""
-    values, vectors = torch.linalg.eigh(sigma)
+    try:
+        values, vectors = torch.linalg.eigh(sigma)
+    except torch.linalg.LinAlgError:  # some libraries give up where many eigenvalues are equal, as of images much alike
+        vectors, values, _ = torch.linalg.svd(sigma)
     return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
