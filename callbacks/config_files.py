@@ -10,6 +10,8 @@ import yaml
 LARGEST = 100_000  # bytes; the configuration of a run has three thousand, and a million take YAML a minute
 UNFOLDED = 1_000_000  # characters, with everything that aliases repeat
 DEEPEST = 50
+PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 def with_home(text: str) -> str:
@@ -42,6 +44,10 @@ class Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(None, None, f"*{event.anchor} stands inside of itself", event.start_mark)
             return node
         if isinstance(node, yaml.ScalarNode):
+            # JSON escapes a character in two halves; what is no half is a byte of a file's name that is not UTF-8.
+            node.value = PAIR.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), node.value)
+            if HALF.search(node.value):
+                raise yaml.MarkedYAMLError(None, None, "half a character is not read", event.start_mark)
             parts, node.size = [], 1 + len(node.value)
         else:
             parts = [n for part in node.value for n in (part if isinstance(part, tuple) else (part,))]

@@ -40,6 +40,7 @@ WRONG = {  # by what is wrong: what a file holds, and what is said of it beside 
     "size": (b"name: " + b"x" * 200_000, ["100 kB"]),
     "a long number": (b"name: " + b"9" * 5000, ["4300 digits"]),
     "code": (b"model: !!python/object/apply:os.system ['touch marker']\n", ["tag", "os.system"]),
+    "half a character": (b'{"name": "\\ud83d"}', ["line 1, column 10", "half a character"]),
     "another tag": (b"model: !DCGAN {}\n", ["tag !DCGAN"]),
 }
 
@@ -104,6 +105,8 @@ def test_files_of_all_sorts(tmp_path):
     ):
         (tmp_path / "mine.yaml").write_bytes(content)
         assert settings_in(text_of(tmp_path / "mine.yaml"))["model"] == expected["model"]
+    assert settings_in(json.dumps({"\N{CAMERA}": ["\N{CAMERA}"]})) == {"\N{CAMERA}": ["\N{CAMERA}"]}
+    assert settings_in(yaml.safe_dump({"a": "caf\udce9"})) == {"a": "caf\udce9"}  # a file's name in Latin-1
     assert settings_in("a: {<<: {b: 1, c: 2}, b: 3}") == {"a": {"b": 3, "c": 2}}
     assert settings_in("class_path: A\ninit_args:\n  # width: 3") == {"class_path": "A"}
     many = "a: &a " + "x" * 1000 + "\nb: [" + "*a, " * (UNFOLDED // 2000) + "]"
