@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 RANGES: dict[str, Any] = {
+    "devices": Annotated[int, "[-1, 1000]"],
     **dict.fromkeys(("num_nodes", "check_val_every_n_epoch"), Annotated[int, "[1, inf)"]),
     **dict.fromkeys(("max_steps", "max_epochs", "num_sanity_val_steps"), Annotated[int, "[-1, inf)"]),
     **dict.fromkeys(("min_steps", "min_epochs", "log_every_n_steps", "fast_dev_run"), Annotated[int, "[0, inf)"]),
