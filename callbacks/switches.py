@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 RANGES: dict[str, Any] = {
-    "devices": Annotated[int, "[-1, 1000]"],
     **dict.fromkeys(("num_nodes", "check_val_every_n_epoch"), Annotated[int, "[1, inf)"]),
     **dict.fromkeys(("max_steps", "max_epochs", "num_sanity_val_steps"), Annotated[int, "[-1, inf)"]),
     **dict.fromkeys(("min_steps", "min_epochs", "log_every_n_steps", "fast_dev_run"), Annotated[int, "[0, inf)"]),
@@ -32,6 +31,7 @@ OF_ONE_NETWORK = (
     *(callbacks.BatchSizeFinder, callbacks.LearningRateFinder, callbacks.GradientAccumulationScheduler),
     *(callbacks.StochasticWeightAveraging, callbacks.WeightAveraging, callbacks.ModelPruning),
 )
+MOST_DEVICES = 1000  # of a machine
 OF_MACHINE = ("accelerator", "strategy", "precision", "plugins", "profiler")
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
 
@@ -51,6 +51,8 @@ def check_switches(trainer: Mapping[str, Any]) -> None:
     for key, value in asked(trainer).items():
         if key in INSTEAD:
             raise MisconfigurationException(f"--trainer.{key}={value} must be left out: {INSTEAD[key]}")
+    if str(devices := trainer["devices"]).isdigit() and int(devices) > MOST_DEVICES:  # of which Lightning makes a list
+        raise MisconfigurationException(f"--trainer.devices={devices} must be at most {MOST_DEVICES}")
     interval = trainer["val_check_interval"]
     if interval == 0:
         raise MisconfigurationException(

@@ -201,6 +201,7 @@ def test_the_same_batches_again_without_checkpoints_or_our_bar(tmp_path):
         (["--trainer.limit_train_batches=0"], ["--trainer.limit_train_batches=0", "more than 0"]),
         (["--trainer.strategy=ddp_spawn"], ["--trainer.strategy=ddp_spawn must be ddp"]),
         (["--trainer.devices=x"], ["--trainer.devices=x"]),
+        (["--trainer.devices=1000000000000000000"], ["--trainer.devices=1000000000000000000", "at most 1000"]),
         (["--trainer.callbacks=LearningRateFinder"], ["--trainer.callbacks=LearningRateFinder", "one network"]),
         (["--trainer.accelerator=tpu"], ["--trainer.accelerator=tpu", "torch_xla"]),
         (["--trainer.limit_train_batches=0.001"], ["--trainer.limit_train_batches=0.001", "28"]),
