@@ -36,11 +36,15 @@ def refuse_out_of_range(config: Any, sections: Mapping[str, type | Mapping[str, 
                 annotations = pkgutil.resolve_name(value["class_path"])
             except (AttributeError, ImportError, ValueError):
                 annotations = {}  # nothing that could be made
+        given = _defaults(annotations) if isinstance(annotations, type) else {}
         if isinstance(annotations, type):
             annotations = _annotations(annotations)
         if annotations is not None:
             for name, argument in (arguments if isinstance(arguments, dict) else vars(arguments)).items():
-                _check(f"{key}.{name}".lstrip("."), argument, annotations.get(name, Any))
+                of = annotations.get(name, Any)
+                if argument is None and given.get(name) is not None and type(None) not in _members(of):
+                    raise MisconfigurationException(f"--{key}.{name}=null must have a value, or be left out")
+                _check(f"{key}.{name}".lstrip("."), argument, of)
 
 
 def _annotations(cls: type) -> dict[str, Any]:
@@ -58,6 +62,15 @@ def _annotations(cls: type) -> dict[str, Any]:
             if annotation != bare[name] or plain.get(name) != bare[name]:
                 annotations[name], plain[name] = annotation, bare[name]
     return annotations
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """The arguments of a class of this lab's that have a value if they are left out, and not what others tell."""
+    if cls.__module__.partition(".")[0] not in ("gans", "datamodules", "callbacks"):
+        return {}
+    signatures = (inspect.signature(base.__init__) for base in reversed(cls.__mro__[:-1]) if "__init__" in vars(base))
+    found = {name: p.default for signature in signatures for name, p in signature.parameters.items()}
+    return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
 
 
 def _check(key: str, value: Any, annotation: Any) -> None:

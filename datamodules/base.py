@@ -201,6 +201,9 @@ class ImageDataModule(LightningDataModule, ABC):
 
     # What follows
 
+    def __str__(self) -> str:
+        return type(self).__name__  # Lightning would look for what its loaders lack, images being another kind of batch
+
     @property
     def domains(self) -> tuple[str, ...]:
         """Names of the classes (or attributes) that the labels tell apart."""
