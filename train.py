@@ -48,7 +48,7 @@ from callbacks import (
     TrainingDiverged,
     Views,
 )
-from callbacks.config_files import with_home
+from callbacks.config_files import settings_in, with_home
 from callbacks.parsing import SUBCOMMANDS, Parser, fail
 from callbacks.ranges import refuse_out_of_range
 from callbacks.runs import (
@@ -305,7 +305,7 @@ class CLI(LightningCLI):
                     f"{folder} is a run of --{key}={was}, and not of {now}: give the settings of the run, or name a "
                     "new folder with --run_dir to begin another one from its checkpoint"
                 )
-        if changed := changes(before, self.record):
+        if changed := changes(before, settings_in(yaml.safe_dump(self.record))):
             say(f"other than before  {changed}")
 
     def _shape_for_model(self, data: ImageDataModule) -> tuple[int, int, int]:

@@ -208,6 +208,11 @@ def probe(extractor: Extractor, features: str, image_shape: tuple[int, int, int]
             f"--score.features={features} must turn images (N, 3, H, W) into features (N, D); of "
             f"{len(images)} images it made {tuple(found.shape)}, {str(found.dtype).removeprefix('torch.')}"
         )
+    if torch.equal(found[0], found[1]) or not found.isfinite().all():
+        raise MisconfigurationException(
+            f"--score.features={features} must tell images apart: of two random ones it made "
+            f"{'the same features' if found.isfinite().all() else 'features that are not finite numbers'}"
+        )
     return found.shape[1], seconds
 
 

@@ -112,8 +112,19 @@ class Quality(Callback):
 
     def prepare(self, trainer: Trainer, data: Any) -> None:
         """As in Score."""
+        if getattr(data, "scale", 1) == 1:  # otherwise whole pictures, of any size, are compared
+            self._check_size(tuple(getattr(data, "image_shape", ()))[1:])
         if trainer.local_rank == 0:
             self._load()
+
+    def _check_size(self, size: tuple[int, ...]) -> None:
+        for metric in self.names:
+            if size and min(size) - 2 * self.border < SMALLEST[metric]:
+                less = f" without --quality.border={self.border}" if self.border else ""
+                raise MisconfigurationException(
+                    f"--quality.metrics={metric} needs images of at least {SMALLEST[metric]} px a side, and these have "
+                    f"{'x'.join(map(str, size))}{less}: leave it out, or set a larger --data.image_size"
+                )
 
     def _load(self) -> None:
         if "lpips" in self.names and self._lpips is None:

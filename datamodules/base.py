@@ -275,7 +275,9 @@ class ImageDataModule(LightningDataModule, ABC):
     def _of_classes(self, items: Sequence[Any], labels: list[Any] | None) -> tuple[list[Any], list[int]]:
         """The items of the wanted classes, and the new numbers of these."""
         assert self.classes is not None
-        for name in self.classes:
+        for number, name in enumerate(self.classes):
+            if name in self.classes[:number]:
+                raise MisconfigurationException(f"--data.classes={name} must be there once")
             if name not in self.class_names or labels is None:
                 known = f"of {', '.join(self.class_names)}" if self.class_names else "left out: there are no classes"
                 raise MisconfigurationException(f"--data.classes={name} must be {known}")

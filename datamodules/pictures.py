@@ -24,7 +24,7 @@ SYSTEM = {  # what operating systems and archives leave in folders
 }
 SPLITS = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),  # comes before test
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout"),  # comes before test
     "test": ("test", "testing"),
 }
 CHUNK = 64  # images a task of the thread pool
