@@ -336,7 +336,7 @@ def one_sentence(message: str, parser: Parser) -> str:
         elif not re.match("File|Path", reason):
             readable("--config", lambda: settings_in(given), given)
         return f"--config={given} cannot be read: {reason}"
-    value = problem.value or ""
+    value = {"None": "null", "True": "true", "False": "false"}.get(problem.value or "", problem.value or "")
     given = masked([f"--{problem.key}={value}"])[0]
     if found := re.match(r"Unable to load config '(.*)'", reason):
         return f"{given}{found[1]} is no file of settings, which are typed as --{problem.key}.KEY=VALUE"

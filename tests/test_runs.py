@@ -277,6 +277,7 @@ def test_what_is_typed_wins_over_the_checkpoint(options, rate, said, run, tmp_pa
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("other than before")]
     assert said in line
     assert "trainer.max_steps 20 -> 30" in line
+    assert "score." not in line  # which nobody has changed
     groups = load(run / "checkpoints/last.ckpt")["optimizer_states"][1]["param_groups"]
     assert groups[0]["lr"] == pytest.approx(rate)
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 30

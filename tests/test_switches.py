@@ -78,6 +78,12 @@ def test_every_number_declares_its_range():
         ("datamodules.MNIST", {"oversample": {"cat": 0}}, "--model.oversample.cat=0 must be from 1 to 1000"),
         ("torch.optim.Adam", {"lr": float("nan")}, "--model.lr=nan must be a finite number"),
         ("gans.losses.LeastSquares", {"a": float("-inf")}, "--model.a=-inf must be a finite number"),
+        ("gans.DCGAN", {"width": None}, "--model.width=null must have a value, or be left out"),
+        ("gans.DCGAN", {"latent_dim": None}, "--model.latent_dim=null must have a value"),
+        ("gans.DCGAN", {"loss": None}, "--model.loss=null must have a value"),
+        ("gans.DCGAN", {"generator_optimizer": None}, "--model.generator_optimizer=null must have a value"),
+        ("datamodules.ImageFolder", {"data_dir": None}, "--model.data_dir=null must have a value"),
+        ("gans.penalties.R1", {"weight": None}, "--model.weight=null must have a value"),
         ("gans.Pix2Pix", {"loss": {"class_path": "gans.losses.Realness", "init_args": {"outcomes": 1}}}, "outcomes=1 "),
     ],
 )
@@ -90,6 +96,9 @@ def test_a_number_outside_its_range_is_named(name, arguments, sentence):
 def test_numbers_in_their_ranges_and_other_values_pass():
     given = {"width": 10**30, "gradient_clip_val": None, "compile": True, "diff_augment": "color", "n_critic": 1}
     refuse_out_of_range({"model": {"class_path": "gans.DCGAN", "init_args": given}, "name": "none.such"}, {})
+    may_be_null = {"image_shape": None, "penalty": None, "weight_clip": None, "predict_label": None}
+    refuse_out_of_range({"model": {"class_path": "gans.DCGAN", "init_args": may_be_null}}, {})
+    refuse_out_of_range({"model": {"class_path": "torch.optim.Adam", "init_args": {"foreach": None}}}, {})
     refuse_out_of_range({"model": {"class_path": "no.such.Class", "init_args": {"width": 0}}}, {})
 
 

@@ -235,6 +235,8 @@ class Wrong(nn.Module):
         (lambda x: (x.float(),), "cannot look at uint8 images .*: 'tuple'"),
         (lambda x: x @ x.missing, "cannot look at uint8 images .*: 'Tensor' object has no attribute 'missing'"),
         (lambda x: nn.functional.conv2d(x, torch.ones(1, 3, 1, 1)), "cannot look at uint8 images"),
+        (lambda x: torch.ones(len(x), 4), "must tell images apart: of two random ones it made the same features"),
+        (lambda x: x.float().flatten(1) * torch.nan, "must tell images apart: .* features that are not finite numbers"),
     ],
 )
 def test_a_network_that_gives_no_features_is_named(result, sentence):

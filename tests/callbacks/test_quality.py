@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
@@ -360,6 +361,24 @@ def test_images_that_cannot_be_compared():
 def test_the_smallest_images_that_can_be_compared(metric, size, weights):
     real = images(height=size, width=size)
     assert compare(near(real), real, metric, lpips=create_lpips("alex", weights["alex"])).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("metric", "size", "border", "fits"),
+    [("ms_ssim", 128, 0, False), ("ms_ssim", 256, 0, True), ("ssim", 16, 2, True), ("ssim", 16, 3, False)],
+)
+def test_images_that_are_too_small_are_named_before_training(metric, size, border, fits):
+    quality = Quality([metric], border=border)
+    data, trainer = SimpleNamespace(image_shape=(3, size, size)), SimpleNamespace(local_rank=0)
+    if fits:
+        quality.prepare(trainer, data)
+        return
+    with pytest.raises(
+        MisconfigurationException, match=rf"--quality\.metrics={metric} needs images of at least .*{size}x{size}"
+    ):
+        quality.prepare(trainer, data)
+    data.scale = 4  # whole pictures are compared, of any size
+    quality.prepare(trainer, data)
 
 
 def test_lpips_without_its_weights_ends_before_training(tmp_path, weights, monkeypatch):

@@ -397,6 +397,15 @@ def test_classes_that_are_not_there_are_named(animals, tmp_path):
         ImageFolder(data_dir=str(animals), classes=["cow", "cat"]).prepare_data()
     with pytest.raises(MisconfigurationException, match=r"^--data\.classes=ten must be of 0, 1, 2, .*9$"):
         digits(tmp_path, classes=["ten"]).prepare_data()
+    with pytest.raises(MisconfigurationException, match=r"^--data\.classes=cow must be there once$"):
+        ImageFolder(data_dir=str(animals), classes=["cow", "bee", "cow"]).prepare_data()
+
+
+def test_data_is_called_by_its_class_whatever_its_batches_are(animals):
+    data = ImageFolder(data_dir=str(animals), image_size=16)
+    data.prepare_data()
+    data.train_dataloader(), data.val_dataloader()
+    assert str(data) == "ImageFolder"
     with pytest.raises(MisconfigurationException, match=r"=cow must be left out: there are no classes$"):
         ImageFolder(data_dir=str(animals / "train/cow"), classes=["cow"]).prepare_data()
 

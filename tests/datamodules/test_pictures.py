@@ -131,7 +131,7 @@ def test_names_that_are_not_utf_8(tmp_path):
     ("split", "names"),
     [
         ("train", "train Train TRAINING training_set train2017 train-images trainset"),
-        ("val", "val valid Validation VAL val2017"),
+        ("val", "val valid Validation VAL val2017 eval dev holdout"),
         ("test", "test Testing test_set test1"),
         (None, "trains tester cat latest validated trainA streetest a-train 1"),
     ],
