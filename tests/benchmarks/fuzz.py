@@ -28,6 +28,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ sys.path.insert(0, str(ROOT))
 LIMIT = 60  # seconds a case may take
 MEMORY = 12 * 2**30  # bytes of address space, so that nobody's machine suffers
 CANARY = "executed"
+LOCK = threading.Lock()  # a fork at a time
 KINDS = ("sentence", "accepted", "traceback", "hang", "execution")
 
 # What is mutated: command lines of tiny runs
@@ -213,6 +215,7 @@ def _child(words: list[str], folder: Path) -> None:
         sys.argv = [str(ROOT / "train.py"), *words]
         sys.path[:0] = [str(folder), str(folder.parent)]
         tqdm._instances.clear()  # the bar of all cases
+        tqdm.set_lock(threading.RLock())  # its own is shared by all forks, and one that was killed may hold it
         import train
 
         try:
@@ -549,7 +552,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import threading
-
-    LOCK = threading.Lock()  # a fork at a time
     main()
