@@ -62,7 +62,7 @@ from callbacks.runs import (
     record,
     title_of,
 )
-from callbacks.settings import allowed_settings, masked, refuse_functions
+from callbacks.settings import allowed_settings, defaults_of, masked, refuse_functions
 from callbacks.switches import RANGES as OF_TRAINER
 from callbacks.switches import asked, check_switches, check_trainer, complaint, is_lightnings, refusal
 from callbacks.wandb_account import sync_command, wandb_logger
@@ -237,11 +237,10 @@ class CLI(LightningCLI):
         super()._set_seed()
 
     def _refuse_what_data_tells(self, model: Any) -> None:
-        bases = pkgutil.resolve_name(model.class_path).__mro__
+        defaults = defaults_of(pkgutil.resolve_name(model.class_path))
         for key in OF_DATA:
             given = (model.get("init_args") or {}).get(key)
-            own = (inspect.signature(base.__init__).parameters.get(key) for base in bases)
-            if given not in (None, []) and given != next((p.default for p in own if p is not None), None):
+            if given not in (None, []) and given != defaults.get(key):
                 raise MisconfigurationException(
                     f"--model.{key}={given} must be left out: the model is told by --data what its images are like"
                 )

@@ -4,18 +4,18 @@ A range is an interval as mathematicians write it, beside the type of the argume
 it. What a base class declares of an argument holds for the classes that hand it on, too.
 """
 
-import inspect
 import math
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.settings import _members, _settings_in
+from callbacks.settings import _annotations, _members, _settings_in, defaults_of
 
 FINITE = "(-inf, inf)"
+OURS = ("gans", "datamodules", "callbacks")  # whose annotations say where there may be none
 
 
 def refuse_out_of_range(config: Any, sections: Mapping[str, type | Mapping[str, Any]]) -> None:
@@ -26,7 +26,7 @@ def refuse_out_of_range(config: Any, sections: Mapping[str, type | Mapping[str, 
         sections: By key, the class that a part of the settings are the arguments of, or what they are annotated with.
 
     Raises:
-        MisconfigurationException: A number is not in its range, or is infinite or no number.
+        MisconfigurationException: A number is not in its range, or is infinite or no number, or a value is missing.
     """
     for key, value in _settings_in(config, ""):
         arguments, annotations = value, sections.get(key)
@@ -36,41 +36,17 @@ def refuse_out_of_range(config: Any, sections: Mapping[str, type | Mapping[str, 
                 annotations = pkgutil.resolve_name(value["class_path"])
             except (AttributeError, ImportError, ValueError):
                 annotations = {}  # nothing that could be made
-        given = _defaults(annotations) if isinstance(annotations, type) else {}
+        given: dict[str, Any] = {}
         if isinstance(annotations, type):
-            annotations = _annotations(annotations)
+            if annotations.__module__.partition(".")[0] in OURS:
+                given = defaults_of(annotations)
+            annotations = _annotations(annotations, ranges=True)
         if annotations is not None:
             for name, argument in (arguments if isinstance(arguments, dict) else vars(arguments)).items():
-                of = annotations.get(name, Any)
+                full, of = f"{key}.{name}".lstrip("."), annotations.get(name, Any)
                 if argument is None and given.get(name) is not None and type(None) not in _members(of):
-                    raise MisconfigurationException(f"--{key}.{name}=null must have a value, or be left out")
-                _check(f"{key}.{name}".lstrip("."), argument, of)
-
-
-def _annotations(cls: type) -> dict[str, Any]:
-    """What the arguments of a class and of its bases are annotated with, ranges included."""
-    annotations: dict[str, Any] = {}
-    plain: dict[str, Any] = {}
-    for base in reversed(cls.__mro__[:-1]):
-        if "__init__" not in vars(base) or not inspect.isfunction(base.__init__):
-            continue
-        try:
-            ranged, bare = (get_type_hints(base.__init__, include_extras=extras) for extras in (True, False))
-        except (NameError, TypeError):  # of somebody else's class
-            continue
-        for name, annotation in ranged.items():
-            if annotation != bare[name] or plain.get(name) != bare[name]:
-                annotations[name], plain[name] = annotation, bare[name]
-    return annotations
-
-
-def _defaults(cls: type) -> dict[str, Any]:
-    """The arguments of a class of this lab's that have a value if they are left out, and not what others tell."""
-    if cls.__module__.partition(".")[0] not in ("gans", "datamodules", "callbacks"):
-        return {}
-    signatures = (inspect.signature(base.__init__) for base in reversed(cls.__mro__[:-1]) if "__init__" in vars(base))
-    found = {name: p.default for signature in signatures for name, p in signature.parameters.items()}
-    return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
+                    raise MisconfigurationException(f"--{full}=null must have a value, or be left out")
+                _check(full, argument, of)
 
 
 def _check(key: str, value: Any, annotation: Any) -> None:

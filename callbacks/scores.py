@@ -96,9 +96,8 @@ class Score(Callback):
         self._fake: Collector | None = None
         self._collector: Collector | None = None
         self._plan: list[Tensor] = []  # the batches of images that scores need, those to generate from first
-        self._restricted: tuple[Any, Any, int | float] | None = (
-            None  # a loader, Lightning's loop, and its batches before
-        )
+        # A loader, Lightning's loop, and its number of batches before.
+        self._restricted: tuple[Any, Any, int | float] | None = None
         self._timed = self._estimated = False
 
     @property

@@ -154,16 +154,35 @@ def _arguments(key: str, given: dict[str, Any], cls: type, parts: dict[type, dic
     return arguments
 
 
-def _annotations(cls: type) -> dict[str, Any]:
-    """What the arguments of a class are annotated with, also of those that it hands on to its bases."""
-    annotations: dict[str, Any] = {}
+def _annotations(cls: type, ranges: bool = False) -> dict[str, Any]:
+    """What the arguments of a class are annotated with, also of those that it hands on to its bases.
+
+    Args:
+        cls: The class.
+        ranges: Whether the intervals beside the types of numbers are kept; a base's hold where none are given anew.
+    """
+    ranged: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for base in reversed(cls.__mro__[:-1]):
-        if "__init__" in vars(base):
-            hints = get_type_hints(base.__init__)
-            parameters = inspect.signature(base.__init__).parameters.values()
-            names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-            annotations |= {name: hints[name] for name in names if name in hints}
-    return annotations
+        if not inspect.isfunction(vars(base).get("__init__")):
+            continue
+        try:
+            extras, bare = (get_type_hints(base.__init__, include_extras=kept) for kept in (True, False))
+        except (NameError, TypeError):  # of somebody else's class
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        for name in [name for name in names if name in bare]:
+            if extras[name] != bare[name] or plain.get(name) != bare[name]:
+                ranged[name], plain[name] = extras[name], bare[name]
+    return ranged if ranges else plain
+
+
+def defaults_of(cls: type) -> dict[str, Any]:
+    """What the arguments of a class, and those that it hands on to its bases, are if they are left out."""
+    signatures = (inspect.signature(base.__init__) for base in reversed(cls.__mro__[:-1]) if "__init__" in vars(base))
+    found = {name: p.default for signature in signatures for name, p in signature.parameters.items()}
+    return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -107,15 +107,20 @@ def test_scoring_and_drawing_stop_at_once(subcommand, where, number, trained, tm
     assert "Traceback" not in done.stderr
 
 
+def leaves_nothing(running, folder):
+    """SIGTERM ends a process that does not train yet."""
+    os.kill(running.pid, signal.SIGTERM)
+    done = finish(running, folder, timeout=40)
+    assert done.returncode == 143, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "out").exists()
+
+
 def test_a_signal_before_training_leaves_nothing(tmp_path):
     """While the data is looked at, say."""
     arguments = [*LONG, "--data=command_line.SlowDigits"]
     running = begin(arguments, tmp_path, "looking")
-    os.kill(running.pid, signal.SIGTERM)
-    done = finish(running, tmp_path, timeout=40)
-    assert done.returncode == 143, done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    leaves_nothing(running, tmp_path)
 
 
 def test_ignored_signals_stay_ignored(tmp_path):
@@ -144,11 +149,7 @@ def test_a_signal_to_one_rank_stops_both(rank, tmp_path):
 def test_a_signal_to_one_of_two_ranks_before_the_first_batch_ends_both(tmp_path):
     """One stands where all wait for each other, and the other is not there yet."""
     running = begin([*LONG, "--trainer.devices=2", *waiting("data", 3, rank=1)], tmp_path, "waiting-1")
-    os.kill(running.pid, signal.SIGTERM)
-    done = finish(running, tmp_path, timeout=40)
-    assert done.returncode == 143, done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+    leaves_nothing(running, tmp_path)
 
 
 def test_what_a_training_writes_at_its_end_is_waited_for(tmp_path):

@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleL
 import datamodules
 import gans
 import train
-from callbacks.ranges import _annotations, refuse_out_of_range, spelled
+from callbacks.ranges import refuse_out_of_range, spelled
+from callbacks.settings import _annotations
 from callbacks.switches import check_trainer, complaint, refusal
 from command_line import ROOT, assert_one_sentence, run_train
 from gans import losses, optimizers, penalties
@@ -53,7 +54,7 @@ def numbers():
     for cls in filter(inspect.isclass, classes):
         own = [base for base in cls.__mro__ if base.__module__.startswith(("gans.", "datamodules.", "callbacks."))]
         given = {name for base in own for name in inspect.signature(base.__init__).parameters}
-        for name, annotation in _annotations(cls).items():
+        for name, annotation in _annotations(cls, ranges=True).items():
             if name in given and name != "return" and ("int" in str(annotation) or "float" in str(annotation)):
                 yield f"{cls.__name__}.{name}", str(annotation)
 

@@ -67,7 +67,10 @@ def test_data_without_classes_is_refused(tmp_path):
         classifier_of(data, tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "list", "other"])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut", "list", "other", *(pytest.param(way, marks=pytest.mark.slow) for way in ("empty", "garbage"))],
+)
 def test_a_damaged_file_is_said_and_the_classifier_trained_anew(damage, digits, tmp_path, recwarn):
     network = classifier_of(digits, tmp_path)
     (path,) = tmp_path.glob("classifier-*.pt")
