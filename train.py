@@ -48,10 +48,12 @@ from callbacks import (
     TrainingDiverged,
     Views,
 )
-from callbacks.config_files import settings_in, with_home
-from callbacks.parsing import SUBCOMMANDS, Parser, fail
-from callbacks.ranges import refuse_out_of_range
-from callbacks.runs import (
+from callbacks.command_line.config_files import settings_in, with_home
+from callbacks.command_line.parsing import SUBCOMMANDS, Parser, fail
+from callbacks.command_line.ranges import refuse_out_of_range
+from callbacks.command_line.switches import RANGES as OF_TRAINER
+from callbacks.command_line.switches import asked, check_switches, check_trainer, complaint, is_lightnings, refusal
+from callbacks.runs.folder import (
     Run,
     changes,
     config_of,
@@ -62,18 +64,16 @@ from callbacks.runs import (
     record,
     title_of,
 )
-from callbacks.settings import allowed_settings, defaults_of, masked, refuse_functions
-from callbacks.switches import RANGES as OF_TRAINER
-from callbacks.switches import asked, check_switches, check_trainer, complaint, is_lightnings, refusal
-from callbacks.wandb_account import sync_command, wandb_logger
-from datamodules.base import ImageDataModule
-from gans import checkpoints
-from gans.base import AdversarialModule, check_kind
-from gans.losses import AdversarialLoss
-from gans.penalties import Penalty
-from gans.precision import native_precision
-from gans.strategies import check_strategy
-from gans.translation import CyclicTranslator, Translator
+from callbacks.runs.settings import allowed_settings, defaults_of, masked, refuse_functions
+from callbacks.runs.wandb import sync_command, wandb_logger
+from datamodules.images.module import ImageDataModule
+from gans.parts.losses import AdversarialLoss
+from gans.parts.penalties import Penalty
+from gans.training import checkpoints
+from gans.training.module import AdversarialModule, check_kind
+from gans.training.precision import native_precision
+from gans.training.ranks import check_strategy
+from gans.training.translation import CyclicTranslator, Translator
 
 SIGNALS = Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
@@ -90,13 +90,14 @@ RANGES = {  # where the numbers of each part of the settings have theirs
 
 
 def named(classes: Iterable[type]) -> dict[str, type]:
-    """Classes by the names that a configuration may call them by."""
-    return {
-        f"{package}{cls.__name__}": cls
-        for cls in classes
-        if not inspect.isabstract(cls)
-        for package in ("", f"{cls.__module__}.", f"{cls.__module__.partition('.')[0]}.")
-    }
+    """Classes by the names that a configuration may call them by, such as Hinge and gans.losses.Hinge."""
+    found: dict[str, type] = {}
+    for cls in classes:
+        package, *rooms = cls.__module__.split(".")
+        if not inspect.isabstract(cls):
+            prefixes = "", f"{package}.", f"{package}.{rooms[-1]}.", f"{cls.__module__}."
+            found |= {f"{prefix}{cls.__name__}": cls for prefix in prefixes}
+    return found
 
 
 # What a run folder may name; whatever else it names is refused.
@@ -105,8 +106,7 @@ CLASSES = {
     for key, package in {"model": gans, "data": datamodules}.items()
 }
 PARTS: dict[type, dict[str, type]] = {
-    base: named(cls for cls in checkpoints.lab_parts().values() if issubclass(cls, base))
-    for base in (AdversarialLoss, Penalty)
+    base: named(cls for cls in checkpoints.lab_parts() if issubclass(cls, base)) for base in (AdversarialLoss, Penalty)
 }
 Parser.classes, Parser.parts, Parser.linked = CLASSES, PARTS, {"model": OF_DATA, "data": ("seed",)}
 
@@ -512,7 +512,7 @@ def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
         if subcommand == "predict":
             given = settings.get("data", {}).get("init_args", {})
             known |= {key: given[key] for key in ("background",) if key in given}
-            settings["data"] = {"class_path": "datamodules.known.Known", "init_args": known}
+            settings["data"] = {"class_path": "datamodules.images.known.Known", "init_args": known}
         elif not options["--data"]:
             raise MisconfigurationException(
                 f"--ckpt_path={checkpoint} lies apart from its run, whose config.yaml names the data: give --data, "

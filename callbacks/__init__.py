@@ -3,12 +3,12 @@
 from callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from callbacks.ema import EMA
 from callbacks.health import Health, TrainingDiverged
-from callbacks.metrics_file import MetricsFile
 from callbacks.neighbors import Neighbors
 from callbacks.progress import Progress
 from callbacks.quality import Quality
+from callbacks.runs.metrics_file import MetricsFile
 from callbacks.samples import ImageWriter, Samples
-from callbacks.scores import Score
+from callbacks.score import Score
 from callbacks.signals import Signals, Stopped
 from callbacks.threads import Threads
 from callbacks.views import Views

@@ -14,8 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from callbacks.files import reason, save
-from callbacks.images import folder_of
+from callbacks.pictures.images import folder_of
+from callbacks.runs.files import reason, save
 
 
 class Unwritten(MisconfigurationException):

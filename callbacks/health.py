@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.images import folder_of, plain, validation_batches
-from callbacks.randomness import isolated_rng
+from callbacks.pictures.images import folder_of, plain, validation_batches
+from callbacks.pictures.randomness import isolated_rng
 
 WINS = 0.999  # of all pairs of a real and a generated image
 OVERFITS = 0.6  # the level at which ADA holds its own measure of overfitting by augmenting (2006.06676, section 3.1)

@@ -15,11 +15,11 @@ from torchmetrics.functional.image import (
 )
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
-from callbacks.features import pretrained
-from callbacks.images import step_of, to_uint8
-from callbacks.randomness import isolated_rng
-from callbacks.ranks import agreed
-from callbacks.scores import keep_best, publish
+from callbacks.pictures.images import step_of, to_uint8
+from callbacks.pictures.randomness import isolated_rng
+from callbacks.runs.ranks import agreed
+from callbacks.score import keep_best, publish
+from callbacks.scores.features import pretrained
 
 SMALLEST = {"psnr": 1, "ssim": 11, "ms_ssim": 176, "lpips": 31}  # sides that a metric's windows and layers fit into
 BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # torchvision's names

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.images import folder_of, grid, labelled, show
-from callbacks.randomness import isolated_rng
+from callbacks.pictures.images import folder_of, grid, labelled, show
+from callbacks.pictures.randomness import isolated_rng
 
 
 class Views(Callback):

@@ -1,7 +1,6 @@
 """One file a data set; nothing here knows a GAN."""
 
 from datamodules.afhq import AFHQ
-from datamodules.base import ImageBatch, ImageDataModule
 from datamodules.celeba import CelebA
 from datamodules.cifar10 import CIFAR10
 from datamodules.cityscapes import Cityscapes
@@ -9,6 +8,7 @@ from datamodules.digits import Digits
 from datamodules.facades import Facades
 from datamodules.fashion_mnist import FashionMNIST
 from datamodules.image_folder import ImageFolder
+from datamodules.images.module import ImageBatch, ImageDataModule
 from datamodules.lsun import LSUN
 from datamodules.mnist import MNIST
 from datamodules.monet2photo import Monet2Photo

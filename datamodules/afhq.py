@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.image_folder import ImageFolder
-from datamodules.pictures import folders_in, is_folder, splits_among
+from datamodules.images.pictures import folders_in, is_folder, splits_among
 
 Domain = Literal["cat", "dog", "wild"]
 URLS = (  # as in download.sh of StarGAN v2; checksums were not published, so that nothing is downloaded by itself

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.base import ImageDataModule
+from datamodules.images.module import ImageDataModule
 
 PARTITIONS = {"train": "0", "test": "2"}  # 1 is for validation
 

@@ -1,6 +1,6 @@
 """CIFAR-10: 50,000 training and 10,000 test photographs in ten classes, 32x32 (Krizhevsky, 2009)."""
 
-from datamodules.downloads import TorchvisionDataModule
+from datamodules.images.downloads import TorchvisionDataModule
 
 
 class CIFAR10(TorchvisionDataModule):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.base import ImageDataModule
+from datamodules.images.module import ImageDataModule
 
 
 class Digits(ImageDataModule):

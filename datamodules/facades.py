@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from datamodules.archives import fetch
+from datamodules.images.archives import fetch
 from datamodules.pairs import PairedFolder
 
 URL = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/facades.zip"

@@ -1,6 +1,6 @@
 """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, grey, 28x28 (Xiao et al., 1708.07747)."""
 
-from datamodules.downloads import TorchvisionDataModule
+from datamodules.images.downloads import TorchvisionDataModule
 
 
 class FashionMNIST(TorchvisionDataModule):

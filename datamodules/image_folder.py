@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.base import ImageDataModule
-from datamodules.pictures import held_out, splits_among
+from datamodules.images.module import ImageDataModule
+from datamodules.images.pictures import held_out, splits_among
 
 
 class ImageFolder(ImageDataModule):

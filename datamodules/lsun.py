@@ -11,8 +11,8 @@ from typing import Annotated, Any, NamedTuple
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.base import ImageDataModule
-from datamodules.pictures import NoImages, held_out, splits_in
+from datamodules.images.module import ImageDataModule
+from datamodules.images.pictures import NoImages, held_out, splits_in
 
 URL = "http://dl.yf.io/lsun/scenes"
 

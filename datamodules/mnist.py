@@ -1,6 +1,6 @@
 """MNIST: 60,000 training and 10,000 test images of handwritten digits, grey, 28x28 (LeCun et al., 1998)."""
 
-from datamodules.downloads import TorchvisionDataModule
+from datamodules.images.downloads import TorchvisionDataModule
 
 
 class MNIST(TorchvisionDataModule):

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from datamodules.archives import fetch
-from datamodules.pictures import is_folder
+from datamodules.images.archives import fetch
+from datamodules.images.pictures import is_folder
 from datamodules.unpaired import UnpairedFolder
 
 URL = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/monet2photo.zip"

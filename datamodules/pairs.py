@@ -6,9 +6,9 @@ from typing import Any, Literal
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from datamodules.base import ImageDataModule
-from datamodules.loader import PairBatch, UnpairedBatch, UnpairedLoader
-from datamodules.pictures import by_name, domains_among, folders_in, held_out, open_picture, splits_among
+from datamodules.images.loader import PairBatch, UnpairedBatch, UnpairedLoader
+from datamodules.images.module import ImageDataModule
+from datamodules.images.pictures import by_name, domains_among, folders_in, held_out, open_picture, splits_among
 
 
 class Pair(tuple[Path, ...]):

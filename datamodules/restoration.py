@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from datamodules.image_folder import ImageFolder
-from datamodules.loader import PairBatch
+from datamodules.images.loader import PairBatch
 
 
 class Restoration(ImageFolder):

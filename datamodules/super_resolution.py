@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import ImageDataModule
-from datamodules.cache import fingerprint
-from datamodules.loader import ImageBatch, PairBatch
-from datamodules.pictures import (
+from datamodules.images.cache import fingerprint
+from datamodules.images.loader import ImageBatch, PairBatch
+from datamodules.images.module import ImageDataModule
+from datamodules.images.pictures import (
     fault,
     faults_of,
     held_out,

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.base import ImageDataModule
-from datamodules.loader import UnpairedBatch, UnpairedLoader
-from datamodules.pictures import domains_among, folders_in, held_out, is_folder
+from datamodules.images.loader import UnpairedBatch, UnpairedLoader
+from datamodules.images.module import ImageDataModule
+from datamodules.images.pictures import domains_among, folders_in, held_out, is_folder
 
 
 class UnpairedFolder(ImageDataModule):

@@ -2,19 +2,22 @@
 
 from gans.acgan import ACGAN
 from gans.cgan import CGAN, ConvolutionalCGAN
-from gans.checkpoints import load as load
 from gans.cyclegan import CycleGAN
 from gans.dcgan import DCGAN
 from gans.discogan import DiscoGAN
 from gans.gan import GAN
 from gans.infogan import InfoGAN
 from gans.lsgan import LSGAN
+from gans.parts import losses as losses
+from gans.parts import penalties as penalties
 from gans.pix2pix import Pix2Pix
 from gans.realness_gan import RealnessGAN
 from gans.sagan import SAGAN
 from gans.srgan import SRGAN, SRResNet
 from gans.stargan import StarGAN
 from gans.stylegan import StyleDCGAN, StyleGAN
+from gans.training import optimizers as optimizers
+from gans.training.checkpoints import load as load
 from gans.wgan import WGAN
 from gans.wgan_gp import WGANGP
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gans.base import Loss, images_of
 from gans.cgan import ConvolutionalGenerator, require_classes
 from gans.dcgan import DCGAN, halvings, widths_of
-from gans.precision import full_precision
+from gans.training.module import Loss, images_of
+from gans.training.precision import full_precision
 
 
 class Discriminator(nn.Module):

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from gans import dcgan
-from gans.noise import NoiseGAN
+from gans.training.noise import NoiseGAN
 
 
 class Maxout(nn.Module):

@@ -7,11 +7,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss
 
-from gans.base import Loss
 from gans.dcgan import initialise
-from gans.layers import PatchGAN, ResidualGenerator
-from gans.precision import full_precision
-from gans.translation import CyclicTranslator
+from gans.parts.layers import PatchGAN, ResidualGenerator
+from gans.training.module import Loss
+from gans.training.precision import full_precision
+from gans.training.translation import CyclicTranslator
 
 
 class ImagePool:

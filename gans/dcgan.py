@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from gans.noise import NoiseGAN, channels_and_size
+from gans.training.noise import NoiseGAN, channels_and_size
 
 
 class Generator(nn.Sequential):

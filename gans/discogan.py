@@ -9,11 +9,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from gans.base import Loss
-from gans.losses import AdversarialLoss, NonSaturating
-from gans.optimizers import Adam
-from gans.precision import full_precision
-from gans.translation import CyclicTranslator
+from gans.parts.losses import AdversarialLoss, NonSaturating
+from gans.training.module import Loss
+from gans.training.optimizers import Adam
+from gans.training.precision import full_precision
+from gans.training.translation import CyclicTranslator
 
 
 class Generator(nn.Sequential):

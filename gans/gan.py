@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from gans.noise import NoiseGAN
+from gans.training.noise import NoiseGAN
 
 
 class Generator(nn.Sequential):

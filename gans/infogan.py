@@ -9,11 +9,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from gans.base import Loss, images_of
 from gans.dcgan import doublings
-from gans.noise import NoiseGAN
-from gans.optimizers import Adam
-from gans.precision import full_precision
+from gans.training.module import Loss, images_of
+from gans.training.noise import NoiseGAN
+from gans.training.optimizers import Adam
+from gans.training.precision import full_precision
 
 
 class Generator(nn.Sequential):

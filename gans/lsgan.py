@@ -3,7 +3,7 @@
 from typing import Any
 
 from gans.dcgan import DCGAN
-from gans.losses import AdversarialLoss, LeastSquares
+from gans.parts.losses import AdversarialLoss, LeastSquares
 
 
 class LSGAN(DCGAN):

@@ -7,12 +7,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from gans.base import Loss, images_of
 from gans.dcgan import initialise
-from gans.layers import PatchGAN, UNet
-from gans.losses import AdversarialLoss, NonSaturating
-from gans.precision import full_precision
-from gans.translation import Translator
+from gans.parts.layers import PatchGAN, UNet
+from gans.parts.losses import AdversarialLoss, NonSaturating
+from gans.training.module import Loss, images_of
+from gans.training.precision import full_precision
+from gans.training.translation import Translator
 
 
 class Pix2Pix(Translator):

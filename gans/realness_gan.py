@@ -3,7 +3,7 @@
 from typing import Any
 
 from gans.dcgan import DCGAN
-from gans.losses import AdversarialLoss, Realness
+from gans.parts.losses import AdversarialLoss, Realness
 
 
 class RealnessGAN(DCGAN):

@@ -8,9 +8,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, relu
 
-from gans.losses import AdversarialLoss, Hinge
-from gans.noise import NoiseGAN, channels_and_size, normalise_spectrally
-from gans.optimizers import Adam
+from gans.parts.losses import AdversarialLoss, Hinge
+from gans.training.noise import NoiseGAN, channels_and_size, normalise_spectrally
+from gans.training.optimizers import Adam
 
 
 class SelfAttention(nn.Module):

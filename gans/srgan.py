@@ -9,13 +9,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
-from gans.base import Loss
-from gans.checkpoints import read
-from gans.layers import ResidualBlock
-from gans.losses import AdversarialLoss, NonSaturating
-from gans.optimizers import Adam
-from gans.precision import full_precision
-from gans.translation import Translator
+from gans.parts.layers import ResidualBlock
+from gans.parts.losses import AdversarialLoss, NonSaturating
+from gans.training.checkpoints import read
+from gans.training.module import Loss
+from gans.training.optimizers import Adam
+from gans.training.precision import full_precision
+from gans.training.translation import Translator
 
 TILE = 192  # pixels of the small image that are enlarged at a time
 VGG_LAYERS = {"vgg22": 9, "vgg54": 36}  # of VGG19, up to and with the ReLU after the second number's convolution

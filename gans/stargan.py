@@ -10,13 +10,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss, one_hot
 
-from gans.base import IMAGES, Loss, images_of
-from gans.layers import ResidualGenerator
-from gans.losses import AdversarialLoss, Wasserstein
-from gans.optimizers import Adam
-from gans.penalties import GradientPenalty, Penalty
-from gans.precision import full_precision
-from gans.translation import Translator
+from gans.parts.layers import ResidualGenerator
+from gans.parts.losses import AdversarialLoss, Wasserstein
+from gans.parts.penalties import GradientPenalty, Penalty
+from gans.training.module import IMAGES, Loss, images_of
+from gans.training.optimizers import Adam
+from gans.training.precision import full_precision
+from gans.training.translation import Translator
 
 
 class Generator(ResidualGenerator):

@@ -26,12 +26,12 @@ from torch.nn.functional import (
 from torch.nn.utils.parametrize import register_parametrization
 
 from gans import dcgan
-from gans.base import Loss, images_of
 from gans.dcgan import DCGAN, widths_of
-from gans.noise import NoiseGAN, channels_and_size
-from gans.optimizers import Adam
-from gans.penalties import R1, Penalty
-from gans.precision import full_precision
+from gans.parts.penalties import R1, Penalty
+from gans.training.module import Loss, images_of
+from gans.training.noise import NoiseGAN, channels_and_size
+from gans.training.optimizers import Adam
+from gans.training.precision import full_precision
 
 
 class Scale(nn.Module):

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 
-from gans.base import Loss
 from gans.dcgan import DCGAN
-from gans.losses import AdversarialLoss, Wasserstein
+from gans.parts.losses import AdversarialLoss, Wasserstein
+from gans.training.module import Loss
 
 
 class WGAN(DCGAN):

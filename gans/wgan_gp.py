@@ -6,9 +6,9 @@ from typing import Any
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
-from gans.losses import AdversarialLoss, Wasserstein
-from gans.optimizers import Adam
-from gans.penalties import GradientPenalty, Penalty
+from gans.parts.losses import AdversarialLoss, Wasserstein
+from gans.parts.penalties import GradientPenalty, Penalty
+from gans.training.optimizers import Adam
 from gans.wgan import WGAN
 
 

@@ -12,9 +12,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 import gans
-from gans.base import AdversarialModule
-from gans.noise import NoiseGAN
-from gans.translation import Translator
+from gans.training.module import AdversarialModule
+from gans.training.noise import NoiseGAN
+from gans.training.translation import Translator
 
 CLASSES = 3
 ALL_GANS = [cls for cls in (getattr(gans, name) for name in gans.__all__) if issubclass(cls, NoiseGAN)]

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datamodules import ImageDataModule, ImageFolder
-from gans.noise import NoiseGAN
+from gans.training.noise import NoiseGAN
 
 
 class Arrays(ImageDataModule):

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader, IterableDataset
 import datamodules
 import gans
 from callbacks import Score
-from callbacks.scores import check_loader
+from callbacks.score import check_loader
 from command_line import assert_one_sentence, finish, run_train, start, wait_for
 from gans import ACGAN, DCGAN, GAN, CycleGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
-from gans.base import _takes_any_order as takes_any_order
-from gans.base import check_kind
-from gans.losses import Realness
+from gans.parts.losses import Realness
+from gans.training.module import _takes_any_order as takes_any_order
+from gans.training.module import check_kind
 
 QUICK = [
     *("--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.logger=false", "--score.num_images=0"),
@@ -104,7 +104,7 @@ def test_a_class_of_ones_own_that_does_not_say_what_it_makes_is_not_refused():
             return image, image
 
     check_kind(smallest(Pix2Pix), Pairs())
-    check_kind(type("Own", (gans.base.AdversarialModule,), {}), datamodules.UnpairedFolder())
+    check_kind(type("Own", (gans.training.module.AdversarialModule,), {}), datamodules.UnpairedFolder())
 
 
 # Loaders of one's own

@@ -6,7 +6,7 @@ import math
 import pytest
 import yaml
 
-from callbacks.config_files import UNFOLDED, settings_in, text_of, with_home
+from callbacks.command_line.config_files import UNFOLDED, settings_in, text_of, with_home
 from command_line import ROOT, assert_one_sentence, run_train
 
 QUICK = ["--config", ROOT / "configs/quickstart.yaml", "--trainer.accelerator=cpu", "--trainer.logger=false"]

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from callbacks.parsing import class_parser, listed, names_for
+from callbacks.command_line.parsing import class_parser, listed, names_for
 from command_line import ROOT, run_train
 from train import CLASSES
 

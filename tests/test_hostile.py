@@ -324,7 +324,7 @@ MORE = {
 def test_more_that_runs_code_is_refused(case, folder):
     """By the function that the command line reads a run's configuration with, and the classes that it accepts."""
     import train
-    from callbacks.settings import allowed_settings
+    from callbacks.runs.settings import allowed_settings
 
     make, culprit = MORE[case]
     make(folder)

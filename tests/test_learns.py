@@ -45,7 +45,7 @@ def test_gans_are_found_by_folder_or_file(learns):
 
 
 def test_real_images_are_at_distance_zero_and_shares_are_of_the_classes(learns):
-    from callbacks.classifier import SmallClassifier
+    from callbacks.scores.classifier import SmallClassifier
 
     torch.manual_seed(0)
     classifier = SmallClassifier(1, 3).eval()

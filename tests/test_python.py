@@ -12,8 +12,8 @@ from torchvision.io import read_image
 
 import gans
 from callbacks import EMA, ImageWriter, LastCheckpoint, MetricsFile, Neighbors, Samples, Score, Views
-from callbacks.images import grid, labelled
-from callbacks.randomness import isolated_rng
+from callbacks.pictures.images import grid, labelled
+from callbacks.pictures.randomness import isolated_rng
 from gans import DCGAN, ConvolutionalCGAN, InfoGAN
 
 

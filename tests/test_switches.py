@@ -14,12 +14,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleL
 import datamodules
 import gans
 import train
-from callbacks.ranges import refuse_out_of_range, spelled
-from callbacks.settings import _annotations
-from callbacks.switches import check_trainer, complaint, refusal
+from callbacks.command_line.ranges import refuse_out_of_range, spelled
+from callbacks.command_line.switches import check_trainer, complaint, refusal
+from callbacks.runs.settings import _annotations
 from command_line import ROOT, assert_one_sentence, run_train
 from gans import losses, optimizers, penalties
-from gans.strategies import DataParallel, check_strategy
+from gans.training.ranks import DataParallel, check_strategy
 
 QUICK = [
     *("--config", str(ROOT / "configs/quickstart.yaml"), "--trainer.accelerator=cpu", "--trainer.logger=false"),

@@ -14,7 +14,7 @@ from torchvision.io import read_image
 from untimed import rows
 
 from command_line import ROOT, assert_one_sentence, environment, finish, run_train, start
-from gans.precision import native_precision
+from gans.training.precision import native_precision
 
 QUICK = [
     "--config",
@@ -329,7 +329,7 @@ def test_configs_compose_and_values_override(tmp_path):
 
 
 def test_secrets_stay_out_of_the_saved_configuration():
-    from callbacks.runs import without_secrets
+    from callbacks.runs.folder import without_secrets
 
     config = {"logger": [{"init_args": {"api_key": "s3cret", "project": "p"}}], "tokenizer": "kept", "token": None}
     assert without_secrets(config) == {

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.io import read_image
 
-from callbacks.images import to_uint8
+from callbacks.pictures.images import to_uint8
 from command_line import assert_one_sentence, run_train
 from gans import CycleGAN, SRResNet, StarGAN
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, l1_loss, mse_loss, one_hot
 
 from gans import ACGAN, CGAN, SAGAN, SRGAN, ConvolutionalCGAN, CycleGAN, DiscoGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
-from gans.base import AdversarialModule
-from gans.penalties import R1
+from gans.parts.penalties import R1
+from gans.training.module import AdversarialModule
 
 
 class Loop:

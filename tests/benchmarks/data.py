@@ -41,7 +41,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from datamodules import CIFAR10, MNIST, ImageFolder
-from datamodules.base import ImageDataModule
+from datamodules.images.module import ImageDataModule
 
 BATCH = 64
 REST = 1.0  # seconds before a turn, in which the workers of the others fill their queues and fall silent

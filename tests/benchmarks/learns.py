@@ -30,11 +30,11 @@ from torchvision.utils import make_grid
 
 import datamodules
 import gans
-from callbacks.classifier import SmallClassifier, classifier_of
-from callbacks.distances import ClassSums, Moments, frechet_distance
-from callbacks.images import to_uint8, write_png
-from gans.base import AdversarialModule
-from gans.precision import native_precision
+from callbacks.pictures.images import to_uint8, write_png
+from callbacks.scores.classifier import SmallClassifier, classifier_of
+from callbacks.scores.distances import ClassSums, Moments, frechet_distance
+from gans.training.module import AdversarialModule
+from gans.training.precision import native_precision
 
 ROOT = Path(__file__).parents[2]
 COUNT = 10_000  # images to score

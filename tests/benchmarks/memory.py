@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 import gans
 from gans import SRGAN, SRResNet, StarGAN
-from gans.precision import native_precision
-from gans.translation import Translator
+from gans.training.precision import native_precision
+from gans.training.translation import Translator
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OF_PAPERS = [

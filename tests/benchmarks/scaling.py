@@ -32,8 +32,8 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from gans import DCGAN, WGAN
-from gans.base import AdversarialModule
-from gans.strategies import DataParallel
+from gans.training.module import AdversarialModule
+from gans.training.ranks import DataParallel
 
 ONE, APART, OURS, USUAL = "1 rank", "2 trainings of 1 rank", '2 ranks, "ddp"', "2 ranks, find_unused_parameters"
 STRATEGIES = {OURS: DataParallel, USUAL: lambda: DDPStrategy(find_unused_parameters=True)}

@@ -47,10 +47,10 @@ from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistanc
 from tqdm import tqdm
 
 from callbacks import Score
-from callbacks.features import Inception, create
-from callbacks.images import to_uint8
-from callbacks.randomness import isolated_rng
-from datamodules.loader import ImageBatch, Loader
+from callbacks.pictures.images import to_uint8
+from callbacks.pictures.randomness import isolated_rng
+from callbacks.scores.features import Inception, create
+from datamodules.images.loader import ImageBatch, Loader
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"

@@ -37,10 +37,10 @@ from tqdm import tqdm
 import gans
 from datamodules import ImageFolder, PairedFolder, SuperResolution, UnpairedFolder
 from datamodules.super_resolution import reduced
-from gans.base import AdversarialModule
-from gans.precision import native_precision
 from gans.srgan import SRResNet
-from gans.translation import CyclicTranslator, Translator
+from gans.training.module import AdversarialModule
+from gans.training.precision import native_precision
+from gans.training.translation import CyclicTranslator, Translator
 
 CLASSES = 10
 

@@ -22,7 +22,7 @@ from torchvision.io import ImageReadMode, read_image
 from torchvision.utils import make_grid
 
 import gans
-from callbacks.images import to_uint8, write_png
+from callbacks.pictures.images import to_uint8, write_png
 from callbacks.quality import compare
 
 CLASSES = ("SRResNet", "SRGAN")

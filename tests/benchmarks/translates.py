@@ -28,10 +28,10 @@ from torch import Tensor
 
 import datamodules
 import gans
-from callbacks.classifier import classifier_of
-from callbacks.images import grid, to_uint8, write_png
-from gans.precision import native_precision
-from gans.translation import CyclicTranslator, Translator
+from callbacks.pictures.images import grid, to_uint8, write_png
+from callbacks.scores.classifier import classifier_of
+from gans.training.precision import native_precision
+from gans.training.translation import CyclicTranslator, Translator
 
 CONFIGS = {
     "pix2pix": "pix2pix/facades_64",

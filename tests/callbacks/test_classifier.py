@@ -8,8 +8,9 @@ from conftest import small
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks import MetricsFile, Score, classifier
-from callbacks.classifier import SmallClassifier, classifier_of, extractor_of, reduced
+from callbacks import MetricsFile, Score
+from callbacks.scores import classifier
+from callbacks.scores.classifier import SmallClassifier, classifier_of, extractor_of, reduced
 from datamodules import Digits, ImageFolder
 from gans import DCGAN
 

@@ -10,7 +10,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
-from callbacks.distances import ClassSums, Moments, frechet_distance, kernel_distance, memorization_distance
+from callbacks.scores.distances import ClassSums, Moments, frechet_distance, kernel_distance, memorization_distance
 
 CPU = torch.device("cpu")
 DIM = 3 * 4 * 4

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.functional import interpolate
 
-from callbacks.features import Custom, create, fingerprint, name_of, probe, read_weights
+from callbacks.scores.features import Custom, create, fingerprint, name_of, probe, read_weights
 
 
 def uint8(n=2, channels=3, size=20):
@@ -117,9 +117,9 @@ class Mean(nn.Module):
 
 
 def test_a_network_of_ones_own_by_class_path(tmp_path, monkeypatch):
-    monkeypatch.setattr("callbacks.features.Mean", Mean, raising=False)
+    monkeypatch.setattr("callbacks.scores.features.Mean", Mean, raising=False)
     torch.save({"factor": torch.full((1,), 3.0)}, tmp_path / "mean.pth")
-    extractor = create("callbacks.features.Mean", str(tmp_path / "mean.pth"))
+    extractor = create("callbacks.scores.features.Mean", str(tmp_path / "mean.pth"))
     grey = uint8(channels=1)
     features, logits = extractor(grey)
     assert torch.allclose(features, 3 * grey.float().mean((2, 3)).expand(-1, 3))
@@ -206,7 +206,7 @@ def test_a_file_that_is_replaced_after_it_was_read_runs_nothing(inception_file, 
         torch.save({"weights": Evil()}, file)
         return found
 
-    monkeypatch.setattr("callbacks.features.read_weights", then_replaced)
+    monkeypatch.setattr("callbacks.scores.features.read_weights", then_replaced)
     assert fingerprint(create("inception", str(path))) == fingerprint(create("inception", str(inception_file)))
     assert "stranger" not in capsys.readouterr().out
 

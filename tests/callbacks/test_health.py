@@ -18,8 +18,8 @@ from callbacks.health import spread, win_rate
 from command_line import ROOT, run_train
 from datamodules import Digits
 from gans import DCGAN, GAN, WGAN
-from gans.losses import LeastSquares, Realness
-from gans.noise import NoiseGAN
+from gans.parts.losses import LeastSquares, Realness
+from gans.training.noise import NoiseGAN
 
 
 class Chance(nn.Module):

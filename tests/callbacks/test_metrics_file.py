@@ -17,7 +17,7 @@ from gans import DCGAN, GAN
 def clock(monkeypatch):
     """A clock that stands still until it is moved."""
     hands = [100.0]
-    monkeypatch.setattr("callbacks.metrics_file.time", SimpleNamespace(monotonic=lambda: hands[0]))
+    monkeypatch.setattr("callbacks.runs.metrics_file.time", SimpleNamespace(monotonic=lambda: hands[0]))
     return hands
 
 
@@ -87,7 +87,7 @@ def test_the_time_goes_on_without_that_for_which_the_run_was_interrupted(clock, 
 def test_images_a_second(tmp_path, monkeypatch):
     """64 images in 8 updates, at every second of which half a second is over."""
     clock = iter([10.0, 10.5, 11.5])
-    monkeypatch.setattr("gans.base.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("gans.training.module.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     fit(small(GAN, n_critic=2), images(64), logger=MetricsFile(tmp_path), log_every_n_steps=4)
     with (tmp_path / "metrics.csv").open() as file:
         assert [row["speed/images_per_second"] for row in csv.DictReader(file)] == ["64.0", "32.0"]

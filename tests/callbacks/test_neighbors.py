@@ -12,9 +12,9 @@ from torch.utils.data import IterableDataset
 from torchvision.io import read_image
 
 from callbacks import MetricsFile, Neighbors
-from callbacks.features import Features
-from callbacks.images import grid, to_uint8
 from callbacks.neighbors import NEAREST, Nearest
+from callbacks.pictures.images import grid, to_uint8
+from callbacks.scores.features import Features
 from command_line import ROOT, run_train
 from datamodules import Digits
 from gans import DCGAN, GAN
@@ -102,7 +102,7 @@ class Halves(nn.Module):
 
 
 def test_neighbours_in_the_space_of_features(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr("callbacks.classifier.create", lambda *_: Halves())
+    monkeypatch.setattr("callbacks.scores.classifier.create", lambda *_: Halves())
     trainer(tmp_path, Neighbors(count=2, features="package.Halves")).fit(memoriser(digits), digits)
     names = sorted(p.name for p in (tmp_path / "run/neighbors").iterdir())
     assert names == ["halves_step_0000002.png", "pixels_step_0000002.png"]

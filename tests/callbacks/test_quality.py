@@ -16,7 +16,7 @@ from scipy.signal import convolve2d
 from torch import nn
 
 from callbacks import BestCheckpoint, MetricsFile, Quality, Score
-from callbacks.images import to_uint8
+from callbacks.pictures.images import to_uint8
 from callbacks.quality import compare, create_lpips, luminance_of
 from gans import DCGAN, Pix2Pix, StarGAN
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import pretend_generator
 
-from callbacks.randomness import isolated_rng
+from callbacks.pictures.randomness import isolated_rng
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])

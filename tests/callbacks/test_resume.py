@@ -20,8 +20,8 @@ from callbacks import (
     Score,
     Views,
 )
-from callbacks.images import plain
-from callbacks.scores import keep_until
+from callbacks.pictures.images import plain
+from callbacks.score import keep_until
 from datamodules import Digits
 from gans import DCGAN
 

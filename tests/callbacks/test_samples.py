@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.io import read_image
 
 from callbacks import ImageWriter, MetricsFile, Samples
-from callbacks.images import grid, to_uint8
+from callbacks.pictures.images import grid, to_uint8
 from gans import DCGAN, GAN
 
 

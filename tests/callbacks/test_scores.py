@@ -17,13 +17,13 @@ from torch import nn
 from watch import Watch
 
 from callbacks import EMA, MetricsFile, Quality, Score
-from callbacks.classifier import extractor_of
-from callbacks.collect import Collector, read_statistics, write_statistics
-from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
-from callbacks.features import Custom, Features, create, fingerprint
-from callbacks.images import to_uint8
-from callbacks.ranks import agreed
-from callbacks.scores import keep_until, record
+from callbacks.pictures.images import to_uint8
+from callbacks.runs.ranks import agreed
+from callbacks.score import keep_until, record
+from callbacks.scores.classifier import extractor_of
+from callbacks.scores.collect import Collector, read_statistics, write_statistics
+from callbacks.scores.distances import frechet_distance, kernel_distance, memorization_distance
+from callbacks.scores.features import Custom, Features, create, fingerprint
 from datamodules import Digits, ImageFolder, UnpairedFolder
 from gans import DCGAN
 
@@ -112,14 +112,14 @@ class Logits(nn.Module):
     resize = "none"
 
     def forward(self, images):
-        from callbacks.features import Features
+        from callbacks.scores.features import Features
 
         features = images.float().flatten(1)[:, ::16]
         return Features(features, features[:, :7] / 32)
 
 
 def test_only_inception_gives_the_names_of_published_scores(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr("callbacks.classifier.create", lambda *_: Logits())
+    monkeypatch.setattr("callbacks.scores.classifier.create", lambda *_: Logits())
     names = {"score/fid", "score/kid", "score/inception_score", "score/inception_score_std", "score/mifid"}
     callback = score(tmp_path, features="inception", num_images=200)
     assert callback.monitor == "score/fid"
@@ -145,7 +145,7 @@ def test_training_goes_on_as_if_nothing_had_been_scored(tmp_path, digits):
 def test_the_extractor_never_enters_a_checkpoint(tmp_path, digits, monkeypatch):
     extractor = Logits()
     extractor.weight = nn.Parameter(torch.zeros(3))
-    monkeypatch.setattr("callbacks.classifier.create", lambda *_: extractor)
+    monkeypatch.setattr("callbacks.scores.classifier.create", lambda *_: extractor)
     model = small(DCGAN)
     run = trainer(tmp_path, score(tmp_path, num_images=50), max_steps=1)
     run.fit(model, digits)
@@ -160,7 +160,7 @@ def test_real_statistics_are_computed_once_and_kept(tmp_path, digits, monkeypatc
     model = small(DCGAN)
     first = validate(score(tmp_path, num_images=50), model, digits, tmp_path)
     counted = []
-    monkeypatch.setattr("callbacks.classifier.create", lambda *_: counting(counted))
+    monkeypatch.setattr("callbacks.scores.classifier.create", lambda *_: counting(counted))
     second = validate(score(tmp_path, num_images=50), model, digits, tmp_path)
     assert sum(counted) == PROBED + 50  # generated images only
     assert second["scores"] == first["scores"]
@@ -186,13 +186,13 @@ class Projection(nn.Module):
 
 def test_statistics_are_kept_under_the_weights_of_what_looked_at_the_images(tmp_path, digits, monkeypatch):
     """The same weights find them again, in whatever state random numbers are; others never do."""
-    monkeypatch.setattr("callbacks.features.Projection", Projection, raising=False)
+    monkeypatch.setattr("callbacks.scores.features.Projection", Projection, raising=False)
     model = small(DCGAN)
     monkeypatch.setattr(model, "generate", model.real)  # real images against the same real images
     for scale, files in ((1.0, 1), (1.0, 1), (100.0, 2), (1.0, 2)):
         monkeypatch.setattr(Projection, "scale", scale)
         torch.rand(files)
-        callback = score(tmp_path, num_images=1797, features="callbacks.features.Projection")
+        callback = score(tmp_path, num_images=1797, features="callbacks.scores.features.Projection")
         scores = validate(callback, model, digits, tmp_path)["scores"]
         assert scores["score/frechet_projection"] == pytest.approx(0, abs=1e-4)
         assert len(list((tmp_path / "cache").iterdir())) == files
@@ -544,7 +544,7 @@ def test_features_that_are_not_finite_give_no_score_and_a_warning(tmp_path, digi
     pixels = create("pixels", None)
     few = 2  # on which an extractor is tried before
     pixels.register_forward_hook(lambda _, __, out: out._replace(features=out.features / (len(out.features) <= few)))
-    monkeypatch.setattr("callbacks.classifier.create", lambda *_: pixels)
+    monkeypatch.setattr("callbacks.scores.classifier.create", lambda *_: pixels)
     with pytest.warns(UserWarning, match="the real images' features are not all finite numbers, so there is no score$"):
         scores = validate(score(tmp_path, num_images=50), small(DCGAN), digits, tmp_path)["scores"]
     assert math.isnan(scores.pop(FRECHET))
@@ -564,8 +564,8 @@ def test_weights_that_are_no_numbers_give_no_score_and_a_warning(tmp_path, digit
 def test_what_scoring_costs_on_a_cpu_is_said_once(tmp_path, digits, monkeypatch):
     said = []
     clock = iter(range(0, 10**6, 30))
-    monkeypatch.setattr("callbacks.scores.rank_zero_info", said.append)
-    monkeypatch.setattr("callbacks.scores.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("callbacks.score.rank_zero_info", said.append)
+    monkeypatch.setattr("callbacks.score.time.perf_counter", lambda: next(clock))
     validate(score(tmp_path, num_images=300), small(DCGAN), digits, tmp_path)
     (sentence,) = said
     assert "scoring 300 generated images in pixels features takes about 75 min here each time" in sentence  # at 15 s
@@ -577,8 +577,8 @@ def test_what_scoring_costs_on_a_cpu_is_said_once(tmp_path, digits, monkeypatch)
 def test_slow_generators_count_too(tmp_path, digits, monkeypatch):
     said = []
     clock = iter([0, 0, 0, 0, *range(0, 10**6, 30)])  # the extractor takes no time
-    monkeypatch.setattr("callbacks.scores.rank_zero_info", said.append)
-    monkeypatch.setattr("callbacks.scores.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("callbacks.score.rank_zero_info", said.append)
+    monkeypatch.setattr("callbacks.score.time.perf_counter", lambda: next(clock))
     validate(score(tmp_path, num_images=1797), small(DCGAN), digits, tmp_path)
     (sentence,) = said
     assert "about 14 min here each time" in sentence  # 30 s for 64 images

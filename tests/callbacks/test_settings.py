@@ -9,11 +9,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import gans
-from callbacks.settings import allowed_settings, masked, refuse_functions, without_secrets
+from callbacks.runs.settings import allowed_settings, masked, refuse_functions, without_secrets
 from command_line import ROOT
-from datamodules.base import ImageDataModule
+from datamodules.images.module import ImageDataModule
 from gans import losses, penalties
-from gans.base import AdversarialModule
+from gans.training.module import AdversarialModule
 
 
 def spellings(package, base):
@@ -22,7 +22,12 @@ def spellings(package, base):
     return {
         spelling: cls
         for name, cls in found.items()
-        for spelling in (name, f"{package.__name__}.{name}", f"{cls.__module__}.{name}")
+        for spelling in (
+            name,
+            f"{package.__name__}.{name}",
+            f"{cls.__module__}.{name}",
+            f"gans.{cls.__module__.split(chr(46))[-1]}.{name}",
+        )
     }
 
 
@@ -162,7 +167,10 @@ EVIL = {"class_path": "os.system", "init_args": {"command": "true"}}
 REFUSED = {
     "a function as model": ({"model": EVIL}, "model=os.system"),
     "a model that is not listed": ({"model__class_path": "torch.nn.Linear"}, "model=torch.nn.Linear"),
-    "a base of models": ({"model__class_path": "gans.base.LightningModule"}, "model=gans.base.LightningModule"),
+    "a base of models": (
+        {"model__class_path": "gans.training.module.LightningModule"},
+        "model=gans.training.module.LightningModule",
+    ),
     "a model in the run's folder": ({"model__class_path": "evil.DCGAN"}, "model=evil.DCGAN"),
     "a file as model": ({"model": "evil.yaml"}, "model=evil.yaml"),
     "no model": ({"model": None}, "model=None"),

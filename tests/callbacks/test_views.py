@@ -8,10 +8,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchvision.io import read_image
 
 from callbacks import ImageWriter, MetricsFile, Views
-from callbacks.images import grid
-from callbacks.randomness import isolated_rng
+from callbacks.pictures.images import grid
+from callbacks.pictures.randomness import isolated_rng
 from gans import DCGAN, ConvolutionalCGAN, InfoGAN
-from gans.noise import slerp
+from gans.training.noise import slerp
 
 
 def names(folder):

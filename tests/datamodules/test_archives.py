@@ -10,7 +10,7 @@ from urllib.error import URLError
 import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.archives import fetch, unpack
+from datamodules.images.archives import fetch, unpack
 
 FILES = {"set/train/a.txt": b"a", "set/val/b.txt": b"bb"}
 URL = "http://example.org/set"

@@ -14,8 +14,8 @@ from watch import QUIET, Watch, watch
 
 from command_line import ROOT, run_train
 from datamodules import Digits, ImageFolder, PairedFolder, SuperResolution, UnpairedFolder
-from datamodules.augmentation import Augmentation
-from datamodules.loader import ImageBatch
+from datamodules.images.augmentation import Augmentation
+from datamodules.images.loader import ImageBatch
 from datamodules.super_resolution import reduced
 
 GREY = {

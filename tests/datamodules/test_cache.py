@@ -10,7 +10,7 @@ import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
-from datamodules.cache import build, fingerprint, fit_image, hold, supersede
+from datamodules.images.cache import build, fingerprint, fit_image, hold, supersede
 
 SHAPE = (1, 4, 4)
 

@@ -6,7 +6,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from datamodules import LSUN, ImageFolder, Restoration, SuperResolution
-from datamodules.pictures import open_picture
+from datamodules.images.pictures import open_picture
 
 
 def picture(path, colour=(255, 0, 0), size=(20, 30)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.loader import Loader, UnpairedLoader
+from datamodules.images.loader import Loader, UnpairedLoader
 
 N = 23
 IMAGES = torch.arange(N, dtype=torch.uint8).view(N, 1, 1, 1).expand(N, 1, 2, 2).contiguous()

@@ -9,7 +9,7 @@ from PIL import Image
 from watch import QUIET, Watch, watch
 
 from datamodules import PairedFolder
-from datamodules.loader import PairBatch, UnpairedBatch
+from datamodules.images.loader import PairBatch, UnpairedBatch
 
 SIZE = 8
 

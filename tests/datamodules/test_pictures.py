@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import EpsImagePlugin, Image, ImageCms
 
 from datamodules import LSUN, Digits, ImageFolder, PairedFolder, SuperResolution
-from datamodules.pictures import NamedPictures, counted, endings, open_picture, split_of, upright, walk
+from datamodules.images.pictures import NamedPictures, counted, endings, open_picture, split_of, upright, walk
 
 
 def write(path, pixels, **kwargs):

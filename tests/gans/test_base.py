@@ -13,11 +13,11 @@ from torch import nn
 from callbacks import EMA
 from datamodules import Digits
 from gans import DCGAN, GAN
-from gans.base import frozen
-from gans.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, Relativistic, Wasserstein
-from gans.noise import NoiseGAN
-from gans.optimizers import Adam
-from gans.penalties import R1, GradientPenalty
+from gans.parts.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, Relativistic, Wasserstein
+from gans.parts.penalties import R1, GradientPenalty
+from gans.training.module import frozen
+from gans.training.noise import NoiseGAN
+from gans.training.optimizers import Adam
 
 
 class Recorder(Callback):

@@ -18,9 +18,9 @@ from torch.optim.lr_scheduler import LinearLR
 import gans
 from callbacks import EMA
 from gans import DCGAN, GAN, WGANGP, RealnessGAN, StarGAN
-from gans.checkpoints import described, read, rebuilt, settings
-from gans.losses import AdversarialLoss, Hinge, LeastSquares, NonSaturating, Realness
-from gans.penalties import R1, Penalty
+from gans.parts.losses import AdversarialLoss, Hinge, LeastSquares, NonSaturating, Realness
+from gans.parts.penalties import R1, Penalty
+from gans.training.checkpoints import described, read, rebuilt, settings
 
 
 class Mine(Hinge):

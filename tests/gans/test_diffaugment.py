@@ -12,7 +12,7 @@ from torch import nn
 
 from datamodules import Digits
 from gans import DCGAN, WGANGP, CycleGAN, Pix2Pix
-from gans.diffaugment import DiffAugment, brightness, contrast, cutout, saturation, translation
+from gans.parts.diffaugment import DiffAugment, brightness, contrast, cutout, saturation, translation
 
 POLICY = "color,translation,cutout"
 

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from datamodules import Digits
-from gans.noise import NoiseGAN
+from gans.training.noise import NoiseGAN
 
 EVERY, STEPS = 3, 8
 

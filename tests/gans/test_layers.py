@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gans import SRGAN, CycleGAN, Pix2Pix, StarGAN
-from gans.layers import PatchGAN, ResidualGenerator, UNet
+from gans.parts.layers import PatchGAN, ResidualGenerator, UNet
 
 
 def count(network):

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import sigmoid
 
-from gans.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, Relativistic, Wasserstein
+from gans.parts.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, Relativistic, Wasserstein
 
 
 @pytest.fixture

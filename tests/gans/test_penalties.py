@@ -7,7 +7,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from gans import WGANGP
-from gans.penalties import R1, GradientPenalty
+from gans.parts.penalties import R1, GradientPenalty
 
 
 @pytest.fixture

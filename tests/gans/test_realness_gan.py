@@ -9,8 +9,8 @@ from torch import nn
 from callbacks import Score
 from datamodules import Digits
 from gans import RealnessGAN
-from gans.losses import Realness
-from gans.optimizers import Adam
+from gans.parts.losses import Realness
+from gans.training.optimizers import Adam
 
 
 def test_the_discriminator_gives_51_outcomes_and_is_spectrally_normalised_without_batch_norm():

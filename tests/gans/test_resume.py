@@ -26,9 +26,9 @@ from torch.utils.data import DataLoader
 
 from callbacks import EMA
 from gans import DCGAN, WGAN, CycleGAN, StyleGAN
-from gans.noise import NoiseGAN
-from gans.optimizers import Adam, LinearDecay
-from gans.resume import _rng_state, _set_rng_state
+from gans.training.noise import NoiseGAN
+from gans.training.optimizers import Adam, LinearDecay
+from gans.training.resume import _rng_state, _set_rng_state
 
 SHAPE = (1, 2, 2)
 

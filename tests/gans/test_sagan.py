@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from gans import SAGAN
-from gans.losses import Hinge
+from gans.parts.losses import Hinge
 from gans.sagan import ConditionalNorm, SelfAttention
 
 

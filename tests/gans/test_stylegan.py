@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate, leaky_relu, sof
 from torch.utils.data import DataLoader
 
 from gans import DCGAN, StyleDCGAN, StyleGAN, stylegan
-from gans.losses import Realness
+from gans.parts.losses import Realness
 from gans.stylegan import AdaIN, Blur, Discriminator, DownConv2d, Generator, Growth, Layer, Mapping, UpConv2d, equalised
 
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from callbacks import EMA
 from gans import SRGAN, CycleGAN, SRResNet
-from gans.base import frozen
-from gans.losses import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
+from gans.parts.losses import Hinge, LeastSquares, NonSaturating, Relativistic, Wasserstein
+from gans.training.module import frozen
 
 
 def losses(module):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 from gans import DCGAN
-from gans.noise import NoiseGAN
+from gans.training.noise import NoiseGAN
 
 BATCH = 8  # over all ranks
 

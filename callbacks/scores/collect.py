@@ -9,9 +9,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from callbacks.distances import ClassSums, Moments
-from callbacks.features import Extractor
-from callbacks.files import unwritten, whole
+from callbacks.runs.files import unwritten, whole
+from callbacks.scores.distances import ClassSums, Moments
+from callbacks.scores.features import Extractor
 
 SPLITS = 10  # of the inception score
 KEPT = 10_000  # features of each kind that KID and MiFID keep, spread evenly over the images

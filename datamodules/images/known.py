@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.base import ImageDataModule
+from datamodules.images.module import ImageDataModule
 
 
 class Known(ImageDataModule):

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from gans.checkpoints import PLAYERS
-from gans.diffaugment import DiffAugment
-from gans.optimizers import Adam
-from gans.precision import autocast_cache
-from gans.resume import Resumable
-from gans.strategies import DataParallel
+from gans.parts.diffaugment import DiffAugment
+from gans.training.checkpoints import PLAYERS
+from gans.training.optimizers import Adam
+from gans.training.precision import autocast_cache
+from gans.training.ranks import DataParallel
+from gans.training.resume import Resumable
 
 Loss = tuple[Tensor, dict[str, Tensor]]  # a scalar to minimise, and what to log beside it by name
 IMAGES = ("images", "images with classes", "images with attributes")

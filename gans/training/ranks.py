@@ -69,8 +69,8 @@ def check_strategy(strategy: Strategy) -> None:
         )
     if not isinstance(strategy, SingleDeviceStrategy | DataParallel):
         raise MisconfigurationException(
-            f"--trainer.strategy={type(strategy).__name__} must be auto, ddp or gans.strategies.DataParallel: others "
-            "wrap a module whose weights are all trained in every step"
+            f"--trainer.strategy={type(strategy).__name__} must be auto or ddp (gans.training.ranks.DataParallel): "
+            "others wrap a module whose weights are all trained in every step"
         )
 
 

@@ -202,7 +202,7 @@ def described(part: Any) -> dict[str, Any]:
     """
     cls = type(part)
     description: dict[str, Any] = {"class_path": name_of(part if hasattr(part, "__qualname__") else cls)}
-    if lab_parts().get(name_of(cls)) is cls:
+    if lab_part(name_of(cls)) is cls:
         given = {name: getattr(part, name) for name in inspect.signature(cls).parameters}
         description |= {"init_args": given} if is_plain(given) else {}
     return description
@@ -220,9 +220,10 @@ def rebuilt(name: str, part: Any) -> Any:
     """
     if not isinstance(part, dict) or not isinstance(part.get("class_path"), str):
         raise MisconfigurationException(f"The checkpoint's {name} is damaged: give {name} yourself.")
-    if "init_args" not in part or part["class_path"] not in lab_parts():
+    cls = lab_part(part["class_path"])
+    if "init_args" not in part or cls is None:
         return None
-    cls, given = lab_parts()[part["class_path"]], part["init_args"]
+    given = part["init_args"]
     base = {"loss": gans.losses.AdversarialLoss, "penalty": gans.penalties.Penalty}.get(name, object)
     hints = _arguments(cls)
     fits = isinstance(given, dict) and all(key in hints and _fits(value, hints[key]) for key, value in given.items())
@@ -246,12 +247,14 @@ def parts_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def lab_parts() -> dict[str, type]:
-    """The losses and penalties of the lab by their full names."""
+def lab_parts() -> list[type]:
+    """The losses and penalties of the lab."""
     bases = gans.losses.AdversarialLoss, gans.penalties.Penalty
     classes = [cls for module in (gans.losses, gans.penalties) for cls in vars(module).values()]
-    return {
-        name_of(cls): cls
-        for cls in classes
-        if isinstance(cls, type) and issubclass(cls, bases) and not inspect.isabstract(cls)
-    }
+    return [cls for cls in classes if isinstance(cls, type) and issubclass(cls, bases) and not inspect.isabstract(cls)]
+
+
+def lab_part(path: str) -> type | None:
+    """One of them by its full name or, as in older checkpoints, the short one: "gans.losses.Hinge"."""
+    names = {name: cls for cls in lab_parts() for name in (name_of(cls), name_of(cls).replace("gans.parts.", "gans."))}
+    return names.get(path)

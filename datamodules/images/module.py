@@ -18,10 +18,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datamodules.augmentation import Augmentation
-from datamodules.cache import LOOKED_INTO, build, content, fingerprint, fit_image, hold, supersede
-from datamodules.loader import ImageBatch, Loader, UnpairedLoader
-from datamodules.pictures import (
+from datamodules.images.augmentation import Augmentation
+from datamodules.images.cache import LOOKED_INTO, build, content, fingerprint, fit_image, hold, supersede
+from datamodules.images.loader import ImageBatch, Loader, UnpairedLoader
+from datamodules.images.pictures import (
     BrokenImages,
     NamedPictures,
     NoImages,

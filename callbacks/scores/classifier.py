@@ -10,11 +10,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from callbacks.features import Extractor, Features, create, fingerprint
-from callbacks.files import save, unwritten
-from callbacks.images import to_uint8
-from callbacks.randomness import isolated_rng
-from callbacks.ranks import agreed, gathered
+from callbacks.pictures.images import to_uint8
+from callbacks.pictures.randomness import isolated_rng
+from callbacks.runs.files import save, unwritten
+from callbacks.runs.ranks import agreed, gathered
+from callbacks.scores.features import Extractor, Features, create, fingerprint
 
 SIZE = 32
 EPOCHS = 3

@@ -16,11 +16,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.config_files import settings_in, text_of
-from callbacks.files import tidy, whole
-from callbacks.metrics_file import MetricsFile
-from callbacks.scores import keep_until
-from callbacks.settings import without_secrets
+from callbacks.command_line.config_files import settings_in, text_of
+from callbacks.runs.files import tidy, whole
+from callbacks.runs.metrics_file import MetricsFile
+from callbacks.runs.settings import without_secrets
+from callbacks.score import keep_until
 
 try:
     import fcntl

@@ -24,7 +24,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from gans.checkpoints import FACTORIES, PLAYERS, described, is_plain, name_of, parts_of, plain_arguments, read, rebuilt
+from gans.training.checkpoints import (
+    FACTORIES,
+    PLAYERS,
+    described,
+    is_plain,
+    name_of,
+    parts_of,
+    plain_arguments,
+    read,
+    rebuilt,
+)
 
 
 class Resumable(LightningModule):

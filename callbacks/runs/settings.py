@@ -18,10 +18,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from callbacks.config_files import settings_in, text_of
+from callbacks.command_line.config_files import settings_in, text_of
 from callbacks.neighbors import Neighbors
 from callbacks.quality import Quality
-from callbacks.scores import Score
+from callbacks.score import Score
 from callbacks.views import Views
 
 SECTIONS = {"trainer": Trainer, "score": Score, "quality": Quality, "neighbors": Neighbors, "views": Views}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.base import ImageDataModule
+from datamodules.images.module import ImageDataModule
 
 
 class TorchvisionDataModule(ImageDataModule):

@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from gans.base import IMAGES, AdversarialModule, Loss, frozen, images_of, uncompiled
-from gans.losses import AdversarialLoss, NonSaturating
-from gans.penalties import Penalty
-from gans.precision import full_precision
+from gans.parts.losses import AdversarialLoss, NonSaturating
+from gans.parts.penalties import Penalty
+from gans.training.module import IMAGES, AdversarialModule, Loss, frozen, images_of, uncompiled
+from gans.training.precision import full_precision
 
 
 def normalise_spectrally(network: nn.Module, kinds: Any) -> None:

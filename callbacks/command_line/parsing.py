@@ -20,10 +20,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from callbacks.config_files import Loader, settings_in, text_of, wrong_in
-from callbacks.ranges import spelled
-from callbacks.runs import EVALUATIONS, options_in
-from callbacks.settings import SECTIONS, _annotations, _members, masked, without_typed_secrets
+from callbacks.command_line.config_files import Loader, settings_in, text_of, wrong_in
+from callbacks.command_line.ranges import spelled
+from callbacks.runs.folder import EVALUATIONS, options_in
+from callbacks.runs.settings import SECTIONS, _annotations, _members, masked, without_typed_secrets
 
 
 def _load(text: str) -> Any:

@@ -14,17 +14,18 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from callbacks.checkpoints import mode_of
-from callbacks.classifier import check_classes, extractor_of
-from callbacks.collect import Collector, Reference, before, read_statistics, share, spread
-from callbacks.distances import frechet_distance, kernel_distance, memorization_distance
-from callbacks.features import Extractor, create, fingerprint, name_of, probe
-from callbacks.files import unwritten, whole
-from callbacks.images import folder_of, step_of, to_uint8
-from callbacks.metrics_file import MetricsFile
-from callbacks.randomness import isolated_rng
-from callbacks.ranks import agreed
+from callbacks.pictures.images import folder_of, step_of, to_uint8
+from callbacks.pictures.randomness import isolated_rng
+from callbacks.runs.files import unwritten, whole
+from callbacks.runs.metrics_file import MetricsFile
+from callbacks.runs.ranks import agreed
+from callbacks.scores.classifier import check_classes, extractor_of
+from callbacks.scores.collect import Collector, Reference, before, read_statistics, share, spread
+from callbacks.scores.distances import frechet_distance, kernel_distance, memorization_distance
+from callbacks.scores.features import Extractor, create, fingerprint, name_of, probe
 
-BLIND = ("callbacks.", "gans.base", "lightning.")  # where hooks look at no batch of an evaluation, unless they say so
+# Where hooks look at no batch of an evaluation, unless they say so.
+BLIND = ("callbacks.", "gans.training.module", "gans.training.adversarial", "lightning.")
 
 
 class Score(Callback):

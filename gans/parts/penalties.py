@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from gans.base import uncompiled
-from gans.precision import full_precision
+from gans.training.module import uncompiled
+from gans.training.precision import full_precision
 
 
 class Penalty(ABC):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.settings import _annotations, _members, _settings_in, defaults_of
+from callbacks.runs.settings import _annotations, _members, _settings_in, defaults_of
 
 FINITE = "(-inf, inf)"
 OURS = ("gans", "datamodules", "callbacks")  # whose annotations say where there may be none

@@ -7,8 +7,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gans.base import AdversarialModule, images_of
-from gans.losses import AdversarialLoss
+from gans.parts.losses import AdversarialLoss
+from gans.training.module import AdversarialModule, images_of
 
 
 class Translator(AdversarialModule):

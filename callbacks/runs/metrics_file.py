@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from callbacks.files import unwritten, whole
+from callbacks.runs.files import unwritten, whole
 
 TIME = "time/seconds"
 

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.pictures import BrokenImages, faults_of, upright
+from datamodules.images.pictures import BrokenImages, faults_of, upright
 
 try:
     import fcntl

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from callbacks.files import unwritten, whole
+from callbacks.runs.files import unwritten, whole
 
 _folders: WeakKeyDictionary[Trainer, Path] = WeakKeyDictionary()  # of trainers without a logger
 

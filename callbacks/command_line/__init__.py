@@ -1,0 +1,1 @@
+"""The command line's parser, configuration files and checks."""

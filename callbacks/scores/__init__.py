@@ -1,0 +1,1 @@
+"""What scores are computed with: features, distances, the pass over images."""

@@ -1,0 +1,1 @@
+"""What every data set is made of: the module, loading, caches, pictures, downloads."""

@@ -1,0 +1,1 @@
+"""How a GAN is trained, kept and gone on with; papers build on it."""
