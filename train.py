@@ -70,7 +70,8 @@ from datamodules.images.module import ImageDataModule
 from gans.parts.losses import AdversarialLoss
 from gans.parts.penalties import Penalty
 from gans.training import checkpoints
-from gans.training.module import AdversarialModule, check_kind
+from gans.training.batches import check_kind
+from gans.training.module import GANModule
 from gans.training.precision import native_precision
 from gans.training.ranks import check_strategy
 from gans.training.translation import CyclicTranslator, Translator
@@ -152,12 +153,12 @@ class CLI(LightningCLI):
     """
 
     built = False
-    asked: dict[str, Any] = {}  # noqa: RUF012
+    asked: dict[str, Any] = {}
 
     def __init__(self, typed: list[str]) -> None:
         self.typed = typed
         super().__init__(
-            AdversarialModule,
+            GANModule,
             ImageDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -354,7 +355,7 @@ class CLI(LightningCLI):
         CLI.built = True
         super()._run_subcommand(subcommand)
 
-    def fit(self, model: AdversarialModule, **kwargs: Any) -> None:
+    def fit(self, model: GANModule, **kwargs: Any) -> None:
         """Train; say where everything is, also when stopped."""
         timed = any(isinstance(callback, Timer | EarlyStopping) for callback in self.trainer.callbacks)
         if self.trainer.max_steps == -1 == self.trainer.max_epochs and not timed:
@@ -400,21 +401,21 @@ class CLI(LightningCLI):
         if command := sync_command(folder):
             say(f"to upload        {command}")
 
-    def validate(self, model: AdversarialModule, **kwargs: Any) -> None:
+    def validate(self, model: GANModule, **kwargs: Any) -> None:
         """Print the scores."""
         try:
             self.trainer.validate(model, **kwargs | {"weights_only": True, "verbose": False})
         finally:
             self.run.close()
 
-    def test(self, model: AdversarialModule, **kwargs: Any) -> None:
+    def test(self, model: GANModule, **kwargs: Any) -> None:
         """Print the scores."""
         try:
             self.trainer.test(model, **kwargs | {"weights_only": True, "verbose": False})
         finally:
             self.run.close()
 
-    def predict(self, model: AdversarialModule, ckpt_path: str, **kwargs: Any) -> None:
+    def predict(self, model: GANModule, ckpt_path: str, **kwargs: Any) -> None:
         """Write images: translations of a folder's, or those of the model's own predict_dataloader."""
         self._choose_direction(model)
         loader = self.datamodule.predict_dataloader() if isinstance(model, Translator) else model.predict_dataloader()
@@ -426,7 +427,7 @@ class CLI(LightningCLI):
             self.run.close()
         say(f"images           {self.run.folder}/images")
 
-    def _choose_direction(self, model: AdversarialModule) -> None:
+    def _choose_direction(self, model: GANModule) -> None:
         """Let the model translate what ``--data.predict_dir`` and ``--data.direction`` say, if it can."""
         data, name = self.datamodule, type(model).__name__
         if data.predict_dir is not None and not isinstance(model, Translator):

@@ -41,7 +41,7 @@ class CelebA(ImageDataModule):
     """
 
     channels = 3
-    offers = {"images": "", "images with attributes": "--data.attributes=[Male,Young]"}  # noqa: RUF012
+    offers = {"images": "", "images with attributes": "--data.attributes=[Male,Young]"}
 
     def __init__(self, data_dir: str = "data", attributes: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init__(data_dir=data_dir, **kwargs)

@@ -62,7 +62,7 @@ class LSUN(ImageDataModule):
     """
 
     channels = 3
-    offers = {"images": ""}  # noqa: RUF012
+    offers = {"images": ""}
 
     def __init__(
         self,

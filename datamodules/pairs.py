@@ -42,7 +42,7 @@ class PairedFolder(ImageDataModule):
     """
 
     layers = 2
-    offers = {"pairs": "--data.paired=true", "unpaired images": "--data.paired=false"}  # noqa: RUF012
+    offers = {"pairs": "--data.paired=true", "unpaired images": "--data.paired=false"}
     things = "pairs"
 
     def __init__(

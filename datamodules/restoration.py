@@ -32,7 +32,7 @@ class Restoration(ImageFolder):
         MisconfigurationException: The folder is missing or holds no images, or a range is none.
     """
 
-    offers = {"pairs": ""}  # noqa: RUF012
+    offers = {"pairs": ""}
 
     def __init__(
         self,

@@ -68,7 +68,7 @@ class SuperResolution(ImageDataModule):
     """
 
     channels = 3
-    offers = {"pairs of two sizes": ""}  # noqa: RUF012
+    offers = {"pairs of two sizes": ""}
 
     def __init__(
         self,

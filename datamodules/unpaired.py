@@ -34,7 +34,7 @@ class UnpairedFolder(ImageDataModule):
     names = "trainA", "trainB"
     """What the sub-folders of the two domains are called, to train on."""
 
-    offers = {"unpaired images": ""}  # noqa: RUF012
+    offers = {"unpaired images": ""}
 
     def __init__(
         self,

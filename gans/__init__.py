@@ -15,9 +15,11 @@ from gans.realness_gan import RealnessGAN
 from gans.sagan import SAGAN
 from gans.srgan import SRGAN, SRResNet
 from gans.stargan import StarGAN
-from gans.stylegan import StyleDCGAN, StyleGAN
+from gans.style_dcgan import StyleDCGAN
+from gans.stylegan import StyleGAN
 from gans.training import optimizers as optimizers
-from gans.training.checkpoints import load as load
+from gans.training.checkpoints import load_to_sample as load_to_sample
+from gans.training.checkpoints import load_to_train as load_to_train
 from gans.wgan import WGAN
 from gans.wgan_gp import WGANGP
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gans.cgan import ConvolutionalGenerator, require_classes
-from gans.dcgan import DCGAN, halvings, widths_of
-from gans.training.module import Loss, images_of
-from gans.training.precision import full_precision
+from gans.dcgan import DCGAN, halvings
+from gans.parts.layers import widths_of
+from gans.training.batches import images_of
+from gans.training.module import Loss
 
 
 class Discriminator(nn.Module):
@@ -59,13 +60,18 @@ class ACGAN(DCGAN):
         MisconfigurationException: The data has no classes.
     """
 
+    smallest = {"num_classes": 3}
     conditional = True
 
     def __init__(
-        self, class_weight: Annotated[float, "[0, inf)"] = 1.0, dropout: Annotated[float, "[0, 1)"] = 0.5, **kwargs: Any
+        self,
+        image_shape: tuple[int, int, int],
+        class_weight: Annotated[float, "[0, inf)"] = 1.0,
+        dropout: Annotated[float, "[0, 1)"] = 0.5,
+        **kwargs: Any,
     ) -> None:
         self.dropout = dropout
-        super().__init__(**kwargs)
+        super().__init__(image_shape, **kwargs)
         self.class_weight = class_weight
 
     def networks(self, channels: int, size: int, width: int) -> tuple[nn.Module, nn.Module]:
@@ -75,31 +81,21 @@ class ACGAN(DCGAN):
             channels, size, width, self.num_classes, self.loss.outcomes, self.discriminator_norm(), self.dropout
         )
 
-    def judge(self, images: Tensor, *classes: Tensor) -> Tensor:
-        return full_precision(self.discriminator(images)[0])
-
     def discriminator_loss(self, batch: Any) -> Loss:
-        real, (label,) = images_of(batch), self.classes_of(batch)
         with torch.no_grad():
-            (asked,) = self.random_classes(len(real))
-            fake = self.generator(self.noise(len(real)), asked)
-        (real_score, real_class), (fake_score, fake_class) = (
-            map(full_precision, self.discriminator(images)) for images in (real, fake)
-        )
-        source = self.loss.discriminator(real_score, fake_score)
-        classes = cross_entropy(real_class, label) + cross_entropy(fake_class, asked)
-        logs = {
-            "loss/discriminator": source + classes,
-            "critic/real": real_score.mean(),
-            "critic/fake": fake_score.mean(),
-            "accuracy/real": (real_class.argmax(1) == label).float().mean(),
-            "accuracy/fake": (fake_class.argmax(1) == asked).float().mean(),
+            fakes, asked = self.fakes(batch)
+        images, label = self.reals(batch)
+        real, fake = self.compare((images,), (fakes,))
+        source, logs = self.tell_apart(real, fake)
+        of_classes = [cross_entropy(judged.rest[0], wanted) for judged, wanted in ((real, label), (fake, asked))]
+        return source + sum(of_classes), logs | {
+            "loss/class": sum(of_classes),
+            "accuracy/real": (real.rest[0].argmax(1) == label).float().mean(),
+            "accuracy/fake": (fake.rest[0].argmax(1) == asked).float().mean(),
         }
-        return source + classes + self.penalise(batch, real, fake, logs), logs
 
     def generator_loss(self, batch: Any) -> Loss:
-        (asked,) = self.random_classes(len(images_of(batch)))
-        fake = self.generator(self.noise(len(asked)), asked)
-        score, classes = map(full_precision, self.discriminator(fake))
-        source, label = self.loss.generator(score, self.judge_real(batch)), cross_entropy(classes, asked)
+        images, asked = self.fakes(batch)
+        fake = self.judge(images)
+        source, label = self.fool(fake, images_of(batch)), cross_entropy(fake.rest[0], asked)
         return source + self.class_weight * label, {"loss/generator": source, "loss/generator_class": label}

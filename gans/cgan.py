@@ -121,10 +121,11 @@ class CGAN(NoiseGAN):
         MisconfigurationException: The data has no classes.
     """
 
+    smallest = {"num_classes": 3}
     conditional = True
 
     def __init__(self, image_shape: tuple[int, int, int], **kwargs: Any) -> None:
-        super().__init__(image_shape=image_shape, **kwargs)
+        super().__init__(image_shape, **kwargs)
         require_classes(self)
         self.build(
             Generator(image_shape, self.latent_dim, self.num_classes),
@@ -142,6 +143,7 @@ class ConvolutionalCGAN(dcgan.DCGAN):
         MisconfigurationException: The data has no classes.
     """
 
+    smallest = {"num_classes": 3}
     conditional = True
 
     def networks(self, channels: int, size: int, width: int) -> tuple[nn.Module, nn.Module]:

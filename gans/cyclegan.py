@@ -7,41 +7,40 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss, mse_loss
 
-from gans.dcgan import initialise
+from gans.parts.initialisation import initialise
 from gans.parts.layers import PatchGAN, ResidualGenerator
+from gans.training.adversarial import AdversarialModule
 from gans.training.module import Loss
 from gans.training.precision import full_precision
 from gans.training.translation import CyclicTranslator
 
 
-class ImagePool:
+def pooled(pool: Tensor, size: int, images: Tensor) -> tuple[Tensor, Tensor]:
     """Images of a generator from now and before, of which the discriminator sees half each (section 4; 1612.07828).
 
     While the pool fills up, images go through. From then on each goes through with probability 1/2, and otherwise takes
     the place of a random one in the pool, which is given out instead.
 
     Args:
-        size: Images that are kept; 0 keeps none.
+        pool: Images of before, (kept, C, H, W).
+        size: Images that are kept at most; 0 keeps none.
+        images: Images of now, (N, C, H, W).
+
+    Returns:
+        The pool as it is then, and images for the discriminator, as many as were given.
     """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.images: Tensor | None = None  # (kept, C, H, W)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) for the discriminator, as many as are given."""
-        kept = images[:0] if self.images is None else self.images.to(images)
-        fresh, others = images.split([n := min(self.size - len(kept), len(images)), len(images) - n])
-        self.images = torch.cat([kept, fresh])
-        count = min(self.size, len(others))  # no two of a batch take the same place
-        places = torch.randperm(len(self.images), device=images.device)[:count]
-        swapped = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
-        old, new = self.images[places], others[:count]
-        self.images[places] = torch.where(swapped, new, old)
-        return torch.cat([fresh, torch.where(swapped, old, new), others[count:]])
+    pool = pool[:size].to(images)
+    fresh, others = images.split([n := min(size - len(pool), len(images)), len(images) - n])
+    pool = torch.cat([pool, fresh])
+    count = min(size, len(others))  # no two of a batch take the same place
+    places = torch.randperm(len(pool), device=images.device)[:count]
+    swapped = torch.rand(count, 1, 1, 1, device=images.device) < 0.5
+    old, new = pool[places], others[:count]
+    pool[places] = torch.where(swapped, new, old)
+    return pool, torch.cat([fresh, torch.where(swapped, old, new), others[count:]])
 
 
-class CycleGAN(CyclicTranslator):
+class CycleGAN(AdversarialModule, CyclicTranslator):
     """Two generators, from A to B and back, each with a discriminator, and a loss on what comes back (equation 3).
 
     Section 4's settings are the defaults: least-squares losses, lambda 10, the identity loss with half of it (section
@@ -64,9 +63,10 @@ class CycleGAN(CyclicTranslator):
         MisconfigurationException: Height or width is no multiple of 4 from 32 on, or an argument is out of range.
     """
 
+    smallest = {"width": 4, "blocks": 1}
     takes = ("unpaired images",)
     multiple = 4
-    smallest = 8  # halved twice, there must be something to reflect
+    least = 8  # halved twice, there must be something to reflect
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class CycleGAN(CyclicTranslator):
         pool_size: Annotated[int, "[0, inf)"] = 50,
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_shape=image_shape, **kwargs)
+        super().__init__(image_shape, **kwargs)
         channels, height, size = image_shape
         if height % 4 or size % 4 or min(height, size) < 32:
             raise MisconfigurationException(
@@ -90,7 +90,8 @@ class CycleGAN(CyclicTranslator):
         blocks = blocks or (9 if size >= 256 else 6)
         self.cycle_weight = cycle_weight
         self.identity_weight = identity_weight
-        self.pools = {"a": ImagePool(pool_size), "b": ImagePool(pool_size)}
+        self.pool_size = pool_size
+        self.rank_state = {domain: torch.empty(0, *image_shape) for domain in "ab"}  # the pools
 
         def generator() -> nn.Module:
             return ResidualGenerator(channels, channels, width, blocks, nn.InstanceNorm2d, "reflect", sampling=3)
@@ -108,7 +109,9 @@ class CycleGAN(CyclicTranslator):
         logs: dict[str, Tensor] = {}
         for domain, real, fake in zip("ab", batch, self.made(batch), strict=True):
             of_real = self.judge(domain, real)
-            of_fake = self.judge(domain, self.pools[domain](full_precision(fake.detach())))
+            pool = self.rank_state[domain]
+            self.rank_state[domain], seen = pooled(pool, self.pool_size, full_precision(fake.detach()))
+            of_fake = self.judge(domain, seen)
             logs[f"loss/discriminator_{domain}"] = (_squared(of_real, 1.0) + _squared(of_fake, 0.0)) / 2
         loss = logs["loss/discriminator_a"] + logs["loss/discriminator_b"]
         return loss, logs | {"loss/discriminator": loss}
@@ -126,21 +129,6 @@ class CycleGAN(CyclicTranslator):
             logs["loss/identity"] = _distance(same, (a, b))
             loss = loss + self.cycle_weight * self.identity_weight * logs["loss/identity"]
         return loss, logs
-
-    # Checkpoints
-
-    def memory(self) -> dict[str, Tensor]:
-        return {domain: pool.images for domain, pool in self.pools.items() if pool.images is not None}
-
-    def remember(self, memories: list[dict[str, Tensor]]) -> None:
-        """See AdversarialModule; images of another size, with which these networks were trained before, are left."""
-        for domain, pool in self.pools.items():
-            pools = [memory[domain] for memory in memories if domain in memory]
-            pools = [images for images in pools if tuple(images.shape[1:]) == tuple(self.image_shape)]
-            if len(pools) > 1:  # from every pool in turn
-                turns = range(max(map(len, pools)))
-                pools = [torch.stack([images[i] for i in turns for images in pools if i < len(images)])]
-            pool.images = pools[0][: pool.size].to(self.device) if pools else None
 
 
 def _squared(scores: Tensor, target: float) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from torch import nn
 
+from gans.parts.initialisation import initialise
+from gans.parts.layers import widths_of
 from gans.training.noise import NoiseGAN, channels_and_size
 
 
@@ -67,19 +69,6 @@ def halvings(
     return layers
 
 
-def widths_of(size: int, width: int) -> list[int]:
-    """Channels after each halving of the size down to 4: doubled every time, up to eight times the first."""
-    return [width * min(2**i, 8) for i in range(size.bit_length() - 3)]
-
-
-def initialise(module: nn.Module) -> None:
-    """DCGAN's initialisation (section 4, official code): weights N(0, 0.02), batch norm gains N(1, 0.02)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-
-
 class DCGAN(NoiseGAN):
     """Deep convolutional GAN with the non-saturating loss.
 
@@ -95,10 +84,12 @@ class DCGAN(NoiseGAN):
         MisconfigurationException: The images are not square or their size is not such a power of two.
     """
 
+    smallest = {"width": 4}
+
     def __init__(
         self, image_shape: tuple[int, int, int], width: Annotated[int, "[1, inf)"] = 128, **kwargs: Any
     ) -> None:
-        super().__init__(image_shape=image_shape, **kwargs)
+        super().__init__(image_shape, **kwargs)
         channels, size = channels_and_size(self)
         self.build(*(network.apply(initialise) for network in self.networks(channels, size, width)))
 

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from gans.parts.losses import AdversarialLoss, NonSaturating
+from gans.training.adversarial import AnyLoss
 from gans.training.module import Loss
 from gans.training.optimizers import Adam
 from gans.training.precision import full_precision
@@ -53,7 +53,7 @@ class Discriminator(nn.Module):
         return self.head(x), features
 
 
-class DiscoGAN(CyclicTranslator):
+class DiscoGAN(AnyLoss, CyclicTranslator):
     """Two generators, there and back, that reconstruct what they are given (section 3.3; figure 2c).
 
     As the official code has it, which goes beyond the paper: to the adversarial loss, with a factor of 0.1, feature
@@ -72,16 +72,16 @@ class DiscoGAN(CyclicTranslator):
         width: Channels of the first layers.
         reconstruction_rate: r at the beginning and after ``rate_steps``.
         rate_steps: Generator updates after which the second rate is taken.
-        loss: Adversarial loss; any of ``gans.losses`` of one number an image.
         generator_optimizer: Optimizer of both generators.
         discriminator_optimizer: Optimizer of both discriminators.
-        **kwargs: See AdversarialModule.
+        **kwargs: See AnyLoss.
 
     Raises:
         MisconfigurationException: The images are not square or their size is no multiple of 16, or a rate is not
             between 0 and 1.
     """
 
+    smallest = {"width": 4}
     takes = ("unpaired images", "pairs")  # which it takes for unpaired
     multiple = 16
 
@@ -91,13 +91,12 @@ class DiscoGAN(CyclicTranslator):
         width: Annotated[int, "[1, inf)"] = 64,
         reconstruction_rate: tuple[Annotated[float, "[0, 1]"], Annotated[float, "[0, 1]"]] = (0.01, 0.5),
         rate_steps: Annotated[int, "[0, inf)"] = 10_000,
-        loss: AdversarialLoss = NonSaturating(),  # noqa: B008
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, weight_decay=1e-5),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, weight_decay=1e-5),
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            image_shape=image_shape,
+            image_shape,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
             **kwargs,
@@ -114,7 +113,6 @@ class DiscoGAN(CyclicTranslator):
             )
         self.reconstruction_rate = reconstruction_rate
         self.rate_steps = rate_steps
-        self.loss = self.of_one_number(loss)
         self.generator = nn.ModuleDict({name: Generator(channels, width) for name in ("a_to_b", "b_to_a")})
         self.discriminator = nn.ModuleDict({domain: Discriminator(channels, size, width) for domain in "ab"})
 
@@ -125,16 +123,11 @@ class DiscoGAN(CyclicTranslator):
         """r, the share of the reconstruction in the generators' loss."""
         return self.reconstruction_rate[self.global_step >= self.rate_steps]
 
-    def judge(self, domain: str, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits (N,) of a domain's discriminator, and its features."""
-        logits, features = self.discriminator[domain](images)
-        return full_precision(logits), [full_precision(f) for f in features]
-
     def discriminator_loss(self, batch: Any) -> Loss:
         logs: dict[str, Tensor] = {}
         for domain, real, fake in zip("ab", batch, self.made(batch), strict=True):
-            scores = self.judge(domain, real)[0], self.judge(domain, fake.detach())[0]
-            logs[f"loss/discriminator_{domain}"] = self.loss.discriminator(*scores)
+            judged = self.compare((real,), (fake.detach(),), by=self.discriminator[domain])
+            logs[f"loss/discriminator_{domain}"] = self.tell_apart(*judged)[0]
         loss = logs["loss/discriminator_a"] + logs["loss/discriminator_b"]
         return loss, logs | {"loss/discriminator": loss}
 
@@ -145,11 +138,11 @@ class DiscoGAN(CyclicTranslator):
         zero = a.new_zeros(())
         adversarial, matching = zero, zero
         for domain, real, fake in zip("ab", batch, (fake_a, fake_b), strict=True):
-            of_fake, features = self.judge(domain, fake)
+            of_fake = self.judge(fake, by=self.discriminator[domain])
             with torch.no_grad():
-                of_real, real_features = self.judge(domain, real)
-            adversarial = adversarial + self.loss.generator(of_fake, of_real)
-            for f, r in zip(features, real_features, strict=True):
+                of_real = self.judge(real, by=self.discriminator[domain])
+            adversarial = adversarial + self.loss.generator(of_fake.outputs, of_real.outputs)
+            for f, r in zip(*of_fake.rest, *of_real.rest, strict=True):
                 matching = matching + mse_loss(f.mean(0), r.mean(0))
         cycle = (mse_loss(full_precision(back_a), a) + mse_loss(full_precision(back_b), b)) / 4  # as of [0, 1]
         rate = self.rate()

@@ -54,6 +54,8 @@ class GAN(NoiseGAN):
         **kwargs: See NoiseGAN.
     """
 
+    smallest = {"hidden": 16}
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -61,7 +63,7 @@ class GAN(NoiseGAN):
         dropout: Annotated[float, "[0, 1)"] = 0.3,
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_shape=image_shape, **kwargs)
+        super().__init__(image_shape, **kwargs)
         self.build(
             Generator(image_shape, self.latent_dim, hidden),
             Discriminator(image_shape, hidden, dropout, self.loss.outcomes),

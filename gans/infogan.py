@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from gans.dcgan import doublings
-from gans.training.module import Loss, images_of
+from gans.training.batches import images_of
+from gans.training.module import Loss
 from gans.training.noise import NoiseGAN
 from gans.training.optimizers import Adam
-from gans.training.precision import full_precision
 
 
 class Generator(nn.Sequential):
@@ -23,7 +23,7 @@ class Generator(nn.Sequential):
     """
 
     def __init__(self, channels: int, size: int, inputs: int, width: int) -> None:
-        times = halvings(size)
+        times = times_halved(size)
         start, widths = size >> times, [width * 2**i for i in range(times)][::-1]
         layers: list[nn.Module] = [
             nn.Linear(inputs, 16 * width, bias=False),
@@ -48,7 +48,7 @@ class Discriminator(nn.Module):
         self, channels: int, size: int, width: int, categories: int, continuous: int, outcomes: int = 1
     ) -> None:
         super().__init__()
-        times = halvings(size)
+        times = times_halved(size)
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]
         for i in range(times - 1):
             layers += [
@@ -78,7 +78,7 @@ class Discriminator(nn.Module):
         return self.source(features), codes[:, : self.categories], codes[:, self.categories :]
 
 
-def halvings(size: int) -> int:
+def times_halved(size: int) -> int:
     """How often the size is halved, at least twice and down to 8 (7 from 28 px)."""
     return max(2, (size // 8).bit_length() - 1)
 
@@ -105,6 +105,8 @@ class InfoGAN(NoiseGAN):
         MisconfigurationException: The images are of another size, or an argument is out of range.
     """
 
+    smallest = {"width": 4}
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -117,9 +119,7 @@ class InfoGAN(NoiseGAN):
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3),
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            image_shape=image_shape, latent_dim=latent_dim, generator_optimizer=generator_optimizer, **kwargs
-        )
+        super().__init__(image_shape, latent_dim=latent_dim, generator_optimizer=generator_optimizer, **kwargs)
         channels, height, size = image_shape
         if height != size or size not in (16, 28, 32, 64, 128):
             raise MisconfigurationException(
@@ -146,9 +146,6 @@ class InfoGAN(NoiseGAN):
         continuous = torch.rand(n, self.continuous, device=self.device, dtype=self.dtype) * 2 - 1
         return torch.cat([category, continuous, super().noise(n)], 1)
 
-    def judge(self, images: Tensor, *classes: Tensor) -> Tensor:
-        return full_precision(self.discriminator(images)[0])
-
     def information(self, noise: Tensor, category: Tensor, continuous: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted negative log-likelihoods of the noise's codes under Q."""
         wanted = noise[:, : self.categories].argmax(1)
@@ -163,21 +160,19 @@ class InfoGAN(NoiseGAN):
         return self.category_weight * of_category + self.continuous_weight * of_continuous, logs
 
     def discriminator_loss(self, batch: Any) -> Loss:
-        real, noise = images_of(batch), self.noise(len(images_of(batch)))
+        noise = self.noise(len(images_of(batch)))
         with torch.no_grad():
-            fake = self.generator(noise)
-        real_score = self.judge(real)
-        fake_score, *codes = map(full_precision, self.discriminator(fake))
-        source = self.loss.discriminator(real_score, fake_score)
-        information, logs = self.information(noise, *codes)
-        logs |= {"loss/discriminator": source, "critic/real": real_score.mean(), "critic/fake": fake_score.mean()}
-        return source + information + self.penalise(batch, real, fake, logs), logs
+            images = self.generator(noise)
+        real, fake = self.compare((images_of(batch),), (images,))
+        source, logs = self.tell_apart(real, fake)
+        information, more = self.information(noise, *fake.rest)
+        return source + information, logs | more
 
     def generator_loss(self, batch: Any) -> Loss:
         noise = self.noise(len(images_of(batch)))
-        score, *codes = map(full_precision, self.discriminator(self.generator(noise)))
-        source = self.loss.generator(score, self.judge_real(batch))
-        information, _ = self.information(noise, *codes)
+        fake = self.judge(self.generator(noise))
+        source = self.fool(fake, images_of(batch))
+        information, _ = self.information(noise, *fake.rest)
         return source + information, {"loss/generator": source, "loss/generator_information": information}
 
     def view_labels(self, view: str) -> list[str]:

@@ -16,5 +16,10 @@ class LSGAN(DCGAN):
         **kwargs: See DCGAN.
     """
 
-    def __init__(self, loss: AdversarialLoss = LeastSquares(), **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(loss=loss, **kwargs)
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        loss: AdversarialLoss = LeastSquares(),  # noqa: B008
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_shape, loss=loss, **kwargs)

@@ -4,18 +4,18 @@ from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
-from gans.dcgan import initialise
+from gans.parts.initialisation import initialise
 from gans.parts.layers import PatchGAN, UNet
-from gans.parts.losses import AdversarialLoss, NonSaturating
-from gans.training.module import Loss, images_of
+from gans.training.adversarial import AnyLoss
+from gans.training.module import Loss
 from gans.training.precision import full_precision
 from gans.training.translation import Translator
 
 
-class Pix2Pix(Translator):
+class Pix2Pix(AnyLoss, Translator):
     """A U-Net, a discriminator of patches that sees input and output, and an L1 loss (equation 4).
 
     Section 3's settings are the defaults: Adam 2e-4, beta1 0.5, lambda 100, D's loss halved "to slow down D" (the
@@ -31,13 +31,13 @@ class Pix2Pix(Translator):
         patch_halvings: Convolutions with stride 2 in the discriminator: patches are 16x16 with one, 34x34 with two and
             70x70, as in the paper for images of 256 px, with three.
         l1_weight: lambda, the factor of the L1 loss.
-        loss: Adversarial loss; any of ``gans.losses`` of one number an image.
-        **kwargs: See AdversarialModule.
+        **kwargs: See AnyLoss.
 
     Raises:
         MisconfigurationException: The images are not square or their size is not such a power of two.
     """
 
+    smallest = {"width": 4}
     takes = ("pairs",)
 
     def __init__(
@@ -46,10 +46,9 @@ class Pix2Pix(Translator):
         width: Annotated[int, "[1, inf)"] = 64,
         patch_halvings: Annotated[int, "[1, 3]"] = 3,
         l1_weight: Annotated[float, "[0, inf)"] = 100.0,
-        loss: AdversarialLoss = NonSaturating(),  # noqa: B008
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_shape=image_shape, **kwargs)
+        super().__init__(image_shape, **kwargs)
         channels, height, size = image_shape
         if height != size or size < 32 or size & (size - 1):
             raise MisconfigurationException(
@@ -59,28 +58,23 @@ class Pix2Pix(Translator):
         if patch_halvings not in (1, 2, 3):
             raise MisconfigurationException(f"--model.patch_halvings must be 1, 2 or 3; got {patch_halvings}")
         self.l1_weight = l1_weight
-        self.loss = self.of_one_number(loss)
         self.multiple = size
         self.generator = UNet(channels, size, width).apply(initialise)
         self.discriminator = PatchGAN(2 * channels, width, halvings=patch_halvings).apply(initialise)
 
-    def judge(self, source: Tensor, target: Tensor) -> Tensor:
+    def ask(self, network: nn.Module, images: Tensor, *given: Tensor) -> Any:
         """Logits for every patch of an input and its output."""
-        return full_precision(self.discriminator(torch.cat([source, target], 1)))
+        (source,) = given
+        return network(torch.cat([source, images], 1))
 
     def discriminator_loss(self, batch: Any) -> Loss:
         source, target = batch
-        real, fake = self.judge(source, target), self.judge(source, self.made(batch).detach())
-        loss = self.loss.discriminator(real, fake) / 2
-        return loss, {"loss/discriminator": loss, "critic/real": real.mean(), "critic/fake": fake.mean()}
+        loss, logs = self.tell_apart(*self.compare((target, source), (self.made(batch).detach(), source)))
+        return loss / 2, logs | {"loss/discriminator": loss / 2}
 
     def generator_loss(self, batch: Any) -> Loss:
         source, target = batch
         fake = self.made(batch)
-        adversarial = self.loss.generator(self.judge(source, fake), self.judge_real(batch))
+        adversarial = self.fool(self.judge(fake, source), target, source)
         l1 = l1_loss(full_precision(fake), target)
         return adversarial + self.l1_weight * l1, {"loss/generator": adversarial, "loss/l1": l1}
-
-    def judge_real(self, batch: Any) -> Tensor | None:
-        """The discriminator's outputs for the real pair, for generator losses that compare with them."""
-        return self.judge(images_of(batch), self.real(batch)) if self.loss.compares else None

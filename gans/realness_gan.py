@@ -22,5 +22,11 @@ class RealnessGAN(DCGAN):
         **kwargs: See DCGAN.
     """
 
-    def __init__(self, loss: AdversarialLoss = Realness(), spectral_norm: bool = True, **kwargs: Any) -> None:  # noqa: B008
-        super().__init__(loss=loss, spectral_norm=spectral_norm, **kwargs)
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        loss: AdversarialLoss = Realness(),  # noqa: B008
+        spectral_norm: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_shape, loss=loss, spectral_norm=spectral_norm, **kwargs)

@@ -8,8 +8,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, relu
 
+from gans.parts.initialisation import normalise_spectrally
 from gans.parts.losses import AdversarialLoss, Hinge
-from gans.training.noise import NoiseGAN, channels_and_size, normalise_spectrally
+from gans.training.noise import NoiseGAN, channels_and_size
 from gans.training.optimizers import Adam
 
 
@@ -167,6 +168,7 @@ class SAGAN(NoiseGAN):
         MisconfigurationException: The images are not square or their size is not such a power of two.
     """
 
+    smallest = {"width": 4, "num_classes": 3}
     conditional = True
 
     def __init__(
@@ -181,7 +183,7 @@ class SAGAN(NoiseGAN):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            image_shape=image_shape,
+            image_shape,
             latent_dim=latent_dim,
             loss=loss,
             spectral_norm=spectral_norm,

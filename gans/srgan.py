@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from gans.parts.layers import ResidualBlock
-from gans.parts.losses import AdversarialLoss, NonSaturating
+from gans.training.adversarial import AnyLoss
 from gans.training.checkpoints import read
 from gans.training.module import Loss
 from gans.training.optimizers import Adam
@@ -73,12 +73,13 @@ class SRResNet(Translator):
         width: Channels of the generator.
         blocks: Residual blocks of the generator.
         generator_optimizer: Adam 1e-4 with beta1 0.9, as in section 3.2.
-        **kwargs: See AdversarialModule.
+        **kwargs: See GANModule.
 
     Raises:
         MisconfigurationException: The scale is no power of two.
     """
 
+    smallest = {"width": 4, "blocks": 1}
     takes = ("pairs of two sizes",)
 
     def __init__(
@@ -90,24 +91,17 @@ class SRResNet(Translator):
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_shape=image_shape, generator_optimizer=generator_optimizer, **kwargs)
+        super().__init__(image_shape, generator_optimizer=generator_optimizer, **kwargs)
         if scale not in (2, 4, 8):
             raise MisconfigurationException(f"--data.scale must be 2, 4 or 8 for {type(self).__name__}; got {scale}")
         self.scale = scale
         self.blocks = blocks
         self.generator = Generator(image_shape[0], scale, width, blocks)
-        self.discriminator = nn.Identity()
 
     @property
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
         channels, height, width = self.image_shape
         return (channels, height // self.scale, width // self.scale), self.image_shape
-
-    def critic_steps(self) -> int:
-        return 0
-
-    def discriminator_loss(self, batch: Any) -> Loss:
-        raise NotImplementedError("SRResNet has no discriminator")
 
     def generator_loss(self, batch: Any) -> Loss:
         loss = mse_loss(full_precision(self.made(batch)), self.real(batch))
@@ -164,7 +158,7 @@ def sizes_of(path: str, weights: dict[str, Tensor]) -> dict[str, int]:
     return {"width": width, "blocks": max(numbers) - 1, "scale": 2 ** len(doublings), "channels": channels}
 
 
-class SRGAN(SRResNet):
+class SRGAN(AnyLoss, SRResNet):
     """SRResNet, fine-tuned against a discriminator (equation 3): content loss + 0.001 * adversarial loss.
 
     The content loss is the mean squared error of VGG19's features, scaled by 1 / 12.75 (section 2.2.1; equation 5),
@@ -177,14 +171,15 @@ class SRGAN(SRResNet):
         content: "vgg54" or "vgg22", the features before the fifth or second pooling, or "mse", of the pixels.
         vgg_weights: File with VGG19's weights (a state_dict of torchvision's); by default torchvision downloads them.
         adversarial_weight: Factor of the adversarial loss.
-        loss: Adversarial loss; any of ``gans.losses`` of one number an image.
         discriminator_width: Channels of the discriminator's first layer.
         discriminator_optimizer: As the generator's.
-        **kwargs: See SRResNet.
+        **kwargs: See AnyLoss and SRResNet.
 
     Raises:
         MisconfigurationException: See SRResNet; before training, files are missing or of another network.
     """
+
+    smallest = {"discriminator_width": 4, "content": "mse"}
 
     def __init__(
         self,
@@ -195,7 +190,6 @@ class SRGAN(SRResNet):
         content: Literal["vgg54", "vgg22", "mse"] = "vgg54",
         vgg_weights: str | None = None,
         adversarial_weight: Annotated[float, "[0, inf)"] = 1e-3,
-        loss: AdversarialLoss = NonSaturating(),  # noqa: B008
         discriminator_width: Annotated[int, "[1, inf)"] = 64,
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
         **kwargs: Any,
@@ -204,7 +198,7 @@ class SRGAN(SRResNet):
         if pretrained and None in (width, blocks):
             known = sizes_of(pretrained, generator_in(pretrained))
         super().__init__(
-            image_shape=image_shape,
+            image_shape,
             width=known["width"] if width is None else width,
             blocks=known["blocks"] if blocks is None else blocks,
             discriminator_optimizer=discriminator_optimizer,
@@ -216,12 +210,8 @@ class SRGAN(SRResNet):
         self.content = content
         self.vgg_weights = vgg_weights
         self.adversarial_weight = adversarial_weight
-        self.loss = self.of_one_number(loss)
         self.discriminator = Discriminator(image_shape[0], image_shape[1], discriminator_width)
         self._features: list[nn.Module] = []  # in a list, so that VGG is no part of the checkpoint
-
-    def critic_steps(self) -> int:
-        return self.n_critic
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.content != "mse" and not self._features:
@@ -247,20 +237,13 @@ class SRGAN(SRResNet):
         if self.pretrained and not self.global_step:  # a resumed run has its weights
             self._start_from(self.pretrained)
 
-    def judge(self, images: Tensor) -> Tensor:
-        """The discriminator's logits (N,)."""
-        return full_precision(self.discriminator(images))
-
     def discriminator_loss(self, batch: Any) -> Loss:
-        real, fake = self.judge(self.real(batch)), self.judge(self.made(batch).detach())
-        loss = self.loss.discriminator(real, fake)
-        return loss, {"loss/discriminator": loss, "critic/real": real.mean(), "critic/fake": fake.mean()}
+        return self.tell_apart(*self.compare((self.real(batch),), (self.made(batch).detach(),)))
 
     def generator_loss(self, batch: Any) -> Loss:
         fake, real = self.made(batch), self.real(batch)
         content = self.content_loss(fake, real)
-        compared = self.judge(real) if self.loss.compares else None
-        adversarial = self.loss.generator(self.judge(fake), compared)
+        adversarial = self.fool(self.judge(fake), real)
         loss = content + self.adversarial_weight * adversarial
         return loss, {"loss/generator": adversarial, "loss/content": content}
 

@@ -13,7 +13,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from gans.parts.layers import ResidualGenerator
 from gans.parts.losses import AdversarialLoss, Wasserstein
 from gans.parts.penalties import GradientPenalty, Penalty
-from gans.training.module import IMAGES, Loss, images_of
+from gans.training.adversarial import AnyLoss
+from gans.training.batches import IMAGES, images_of
+from gans.training.module import Loss
 from gans.training.optimizers import Adam
 from gans.training.precision import full_precision
 from gans.training.translation import Translator
@@ -53,7 +55,7 @@ class Discriminator(nn.Module):
         return self.source(features), self.domain(features)
 
 
-class StarGAN(Translator):
+class StarGAN(AnyLoss, Translator):
     """One generator for all domains, and a discriminator that tells the domain too (equations 5, 6 and 8).
 
     Section 5's settings are the defaults: WGAN-GP's loss, lambda_cls 1, lambda_rec 10, five discriminator updates for
@@ -71,20 +73,19 @@ class StarGAN(Translator):
         blocks: Residual blocks of the generator.
         class_weight: lambda_cls, the factor of the domain's cross-entropy.
         reconstruction_weight: lambda_rec, the factor of the L1 loss between an image and what comes back.
-        loss: Adversarial loss; any of ``gans.losses`` of one number an image.
-        penalty: Penalty on the discriminator's gradient; any of ``gans.penalties``.
         predict_domains: Names of the domains that ``predict`` translates into; by default all.
-        **kwargs: See AdversarialModule.
+        **kwargs: See AnyLoss.
 
     Raises:
         MisconfigurationException: There are fewer than two domains (or one attribute), a name is unknown, or the images
             are of another shape.
     """
 
+    smallest = {"width": 4, "blocks": 1, "domains": ("a", "b", "c")}
     takes = IMAGES
-    settings_for = {IMAGES[1]: "--model.attributes=false", IMAGES[2]: "--model.attributes=true"}  # noqa: RUF012
+    settings_for = {IMAGES[1]: "--model.attributes=false", IMAGES[2]: "--model.attributes=true"}
     multiple = 4
-    smallest = 8  # instance norm needs more than one pixel
+    least = 8  # instance norm needs more than one pixel
 
     def __init__(
         self,
@@ -104,7 +105,9 @@ class StarGAN(Translator):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            image_shape=image_shape,
+            image_shape,
+            loss=loss,
+            penalty=penalty,
             n_critic=n_critic,
             generator_optimizer=generator_optimizer,
             discriminator_optimizer=discriminator_optimizer,
@@ -129,9 +132,6 @@ class StarGAN(Translator):
         self.takes = ("images with attributes",) if attributes else ("images with classes",)
         self.class_weight = class_weight
         self.reconstruction_weight = reconstruction_weight
-        self.loss = self.of_one_number(loss)
-        self.critic_may_win = loss.critic_may_win
-        self.penalty = penalty
         self.predict_domains = predict_domains or self.domains
         self.generator = Generator(channels, len(domains), width, blocks)
         self.discriminator = Discriminator(channels, size, len(domains), width)
@@ -161,11 +161,6 @@ class StarGAN(Translator):
         asked = label[torch.randperm(len(label), device=label.device)]
         return asked, self.generator(image, self.vector(asked))
 
-    def judge(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The discriminator's outputs for patches and its logits of domains."""
-        source, domain = self.discriminator(images)
-        return full_precision(source), full_precision(domain)
-
     def class_loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """Cross-entropy of labels, in the mean over images."""
         if not self.attributes:
@@ -174,29 +169,20 @@ class StarGAN(Translator):
 
     def discriminator_loss(self, batch: Any) -> Loss:
         image, label = batch
-        fake = self.made(batch)[1].detach()
-        (real_score, domain), (fake_score, _) = self.judge(image), self.judge(fake)
-        source, classes = self.loss.discriminator(real_score, fake_score), self.class_loss(domain, label)
-        loss = source + self.class_weight * classes
-        logs = {
-            "loss/discriminator": source,
-            "loss/discriminator_class": classes,
-            "accuracy/real": self.accuracy(domain, label),
-            "critic/real": real_score.mean(),
-            "critic/fake": fake_score.mean(),
-        }
-        if self.penalty is not None:
-            logs["loss/penalty"] = self.penalty(lambda x: self.judge(x)[0], image, fake)
-            loss = loss + logs["loss/penalty"]
-        return loss, logs
+        real, fake = self.compare((image,), (self.made(batch)[1].detach(),))
+        loss, logs = self.tell_apart(real, fake)
+        (domain,) = real.rest
+        classes = self.class_loss(domain, label)
+        more = {"loss/discriminator_class": classes, "accuracy/real": self.accuracy(domain, label)}
+        return loss + self.class_weight * classes, logs | more
 
     def generator_loss(self, batch: Any) -> Loss:
         image, label = batch
-        asked, fake = self.made(batch)
-        score, domain = self.judge(fake)
-        source = self.loss.generator(score, self.judge(image)[0] if self.loss.compares else None)
-        classes = self.class_loss(domain, asked)
-        back = l1_loss(full_precision(self.generator(fake, self.vector(label))), image)
+        asked, images = self.made(batch)
+        fake = self.judge(images)
+        (domain,) = fake.rest
+        source, classes = self.fool(fake, image), self.class_loss(domain, asked)
+        back = l1_loss(full_precision(self.generator(images, self.vector(label))), image)
         loss = source + self.class_weight * classes + self.reconstruction_weight * back
         return loss, {
             "loss/generator": source,
@@ -258,7 +244,7 @@ class StarGAN(Translator):
             size = self.image_shape[-2:]
             small = nn.functional.interpolate(image[None], size, mode="bilinear", antialias=True)
             with torch.no_grad():
-                vector = (self.judge(small)[1] > 0).float()
+                vector = (self.judge(small).rest[0] > 0).float()
         return {
             f"{name}_{domain}": self.translate(image[None], wanted)[0]
             for domain, wanted in zip(self.domains, self.each(vector), strict=True)

@@ -3,202 +3,32 @@
 "Official code" is NVlabs/stylegan; its options are the paper's configuration F at up to 256 px.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
-from math import sqrt
 from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.nn.functional import (
-    avg_pool2d,
-    conv2d,
-    conv_transpose2d,
-    group_norm,
-    interpolate,
-    leaky_relu,
-    relu,
-    rms_norm,
-)
-from torch.nn.utils.parametrize import register_parametrization
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
-from gans import dcgan
-from gans.dcgan import DCGAN, widths_of
 from gans.parts.penalties import R1, Penalty
-from gans.training.module import Loss, images_of
-from gans.training.noise import NoiseGAN, channels_and_size
+from gans.parts.style import (
+    AdaIN,
+    Blur,
+    DownConv2d,
+    StyledGAN,
+    StyleGenerator,
+    UpConv2d,
+    check_mapping_layers,
+    equalised,
+)
+from gans.training.batches import images_of
+from gans.training.module import Loss
+from gans.training.noise import channels_and_size
 from gans.training.optimizers import Adam
 from gans.training.precision import full_precision
-
-
-class Scale(nn.Module):
-    """Multiply by a constant."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
-
-
-def equalised(layer: nn.Linear | nn.Conv2d, gain: float = sqrt(2), rate: float = 1.0) -> nn.Module:
-    """Give a layer an equalised learning rate (Karras et al. 1710.10196, section 4.1; official code's ``get_weight``).
-
-    The trained weight starts as N(0, 1 / rate^2) and is multiplied in use by ``rate * gain / sqrt(inputs)``, He's
-    standard deviation; the bias starts at 0 and is multiplied by ``rate``. Adam's steps do not depend on the size of
-    gradients, so all layers learn at one speed, and those with a smaller rate that much slower.
-    """
-    nn.init.normal_(layer.weight, 0.0, 1 / rate)
-    register_parametrization(layer, "weight", Scale(rate * gain / sqrt(layer.weight[0].numel())))
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-        if rate != 1:
-            register_parametrization(layer, "bias", Scale(rate))
-    return layer
-
-
-class Blur(nn.Module):
-    """Convolve every channel of (N, C, H, W) with [1, 2, 1] / 4 both ways, zeros around the image (section 2)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        line = torch.tensor([1.0, 2.0, 1.0]) / 4
-        self.register_buffer("kernel", line.outer(line).repeat(channels, 1, 1, 1), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.kernel, padding=1, groups=len(self.kernel))
-
-
-class UpConv2d(nn.Conv2d):
-    """Repeat every pixel 2x2, then convolve 3x3: (N, before, S, S) to (N, after, 2S, 2S), no bias.
-
-    Done as one transposed convolution, whose kernel is the mirrored 3x3 one spread to 4x4 (official code, fused_scale).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel = 4 * avg_pool2d(self.weight, 2, stride=1, padding=1)
-        return conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=1)
-
-
-class DownConv2d(nn.Conv2d):
-    """Convolve 3x3, then average 2x2 pixels: (N, before, S, S) to (N, after, S/2, S/2).
-
-    Done as one convolution with stride 2, whose kernel is the 3x3 one spread to 4x4 (official code, fused_scale).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, avg_pool2d(self.weight, 2, stride=1, padding=1), self.bias, stride=2, padding=1)
-
-
-# Styles
-
-
-class Mapping(nn.Sequential):
-    """The mapping network f: z (N, latent_dim), brought to length sqrt(latent_dim), to w of the same shape (figure 1b).
-
-    It learns 100 times slower than the rest (appendix C).
-    """
-
-    def __init__(self, latent_dim: int, depth: int) -> None:
-        layers: list[nn.Module] = []
-        for _ in range(depth):
-            layers += [equalised(nn.Linear(latent_dim, latent_dim), rate=0.01), nn.LeakyReLU(0.2)]
-        super().__init__(*layers)
-
-    def forward(self, z: Tensor) -> Tensor:
-        return super().forward(rms_norm(z, z.shape[1:], eps=1e-8))
-
-
-class AdaIN(nn.Module):
-    """Adaptive instance normalisation of (N, C, H, W) by w (N, latent_dim) (equation 1).
-
-    Every channel of every image gets mean 0 and deviation 1, and then the scale and shift that a learned affine map
-    finds in w; the scale is what it says plus 1, so that w = 0 changes nothing (official code).
-    """
-
-    def __init__(self, channels: int, latent_dim: int) -> None:
-        super().__init__()
-        self.style = equalised(nn.Linear(latent_dim, 2 * channels), gain=1.0)
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        scale, shift = self.style(w)[:, :, None, None].chunk(2, 1)
-        # On a CPU, groups of one channel take ten times as long in the channels-last order.
-        return torch.addcmul(shift, group_norm(x.contiguous(), x.shape[1], eps=1e-8), scale + 1)
-
-
-class StyleGenerator(nn.Module, ABC):
-    """Noise z (N, latent_dim) to images (N, C, S, S): a mapping network, and a synthesis network that w steers.
-
-    In training the mean of w is tracked (decay 0.995) and styles are mixed (section 3.1): with some probability the
-    layers after a random one get the w of another z, the same layer for the whole batch. In evaluation w may be
-    truncated (appendix B).
-
-    Args:
-        layers: Layers of the synthesis network that take a w.
-        latent_dim: Size of z and w.
-        mapping_layers: Layers of the mapping network.
-        style_mixing: Probability of mixing.
-        truncation: See StyleGAN.
-    """
-
-    w_mean: Tensor
-    coarse: int
-    """Layers that make up the coarse styles of figure 3: those at 4x4 and 8x8, but at most half of all."""
-
-    def __init__(
-        self, layers: int, latent_dim: int, mapping_layers: int, style_mixing: float = 0.0, truncation: float = 1.0
-    ) -> None:
-        super().__init__()
-        self.layers = layers
-        self.style_mixing = style_mixing
-        self.truncation = truncation
-        self.mapping = Mapping(latent_dim, mapping_layers)
-        self.register_buffer("w_mean", torch.zeros(latent_dim))
-
-    @abstractmethod
-    def synthesis(self, w: Tensor) -> Tensor:
-        """Images of styles w (N, latent_dim), or of one w for every layer (N, layers, latent_dim)."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        w = self.mapping(z)
-        if not self.training:
-            return self.synthesis(w if self.truncation == 1 else self.truncate(w, self.truncation))
-        self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - 0.995)
-        if not self.style_mixing:
-            return self.synthesis(w)
-        # Drawn on the CPU and not branched on, so that the device need not be waited for and the network compiles.
-        mixed = torch.rand(()) < self.style_mixing
-        cutoff = torch.where(mixed, torch.randint(1, self.active_layers(), ()), self.layers)
-        return self.synthesis(self.mix(w, self.mapping(torch.randn_like(z)), cutoff))
-
-    def active_layers(self) -> int:
-        """Layers in use; fewer than all while the networks grow."""
-        return self.layers
-
-    def mix(self, first: Tensor, second: Tensor, cutoff: int | Tensor) -> Tensor:
-        """One w for every layer, (N, layers, latent_dim): ``first`` for so many layers, ``second`` for the others."""
-        return torch.where(self._below(cutoff), first[:, None], second[:, None])
-
-    def truncate(self, w: Tensor, psi: float) -> Tensor:
-        """Move w (N, latent_dim) towards its mean, ``mean + psi * (w - mean)``, for the first 8 layers (appendix B).
-
-        Returns one w for every layer, (N, layers, latent_dim).
-        """
-        return torch.where(self._below(8), (self.w_mean + psi * (w - self.w_mean))[:, None], w[:, None])
-
-    def _below(self, cutoff: int | Tensor) -> Tensor:
-        return torch.arange(self.layers, device=self.w_mean.device)[:, None] < cutoff
-
-    def for_every_layer(self, w: Tensor) -> Tensor:
-        """Styles (N, layers, latent_dim), from these or from one w (N, latent_dim) for all layers."""
-        return w[:, None].expand(-1, self.layers, -1) if w.ndim == 2 else w
-
-
-# StyleGAN's networks
 
 
 class Growth:
@@ -382,42 +212,6 @@ def width_at(at: int, size: int, width: int) -> int:
     return min(width * size // at, 512)
 
 
-# The modules
-
-
-class StyledGAN(NoiseGAN):
-    """What a GAN whose generator is a StyleGenerator can show of itself."""
-
-    generator: StyleGenerator
-
-    def views(self, columns: int) -> dict[str, Tensor]:
-        """Pictures of the style space, name to images (rows, columns, C, H, W) in [-1, 1]; at least two columns.
-
-        - "interpolation_w": from one w to another one on a straight line.
-        - "truncation": the same z with psi from 1 to -1 (figure 8).
-        - "style_mixing": images whose coarse styles (at 4x4 and 8x8, but at most half of the layers) are those of the
-          image at the left and whose other styles are those of the image above (figure 3); the corner is black.
-        """
-        with self.sampling() as generator:
-
-            def pictures(w: Tensor) -> Tensor:
-                return generator.synthesis(w).float().clamp(-1, 1)
-
-            first, last, left = (generator.mapping(self.noise(4)) for _ in range(3))
-            top = generator.mapping(self.noise(columns - 1))
-            share = torch.linspace(0, 1, columns, device=first.device, dtype=first.dtype)[:, None]
-            between = torch.lerp(first[:, None], last[:, None], share)
-            truncated = [generator.truncate(first, psi) for psi in torch.linspace(1, -1, columns).tolist()]
-            mixed = generator.mix(left.repeat_interleave(columns - 1, 0), top.repeat(4, 1), generator.coarse)
-            rows = torch.cat([pictures(left)[:, None], pictures(mixed).unflatten(0, (4, -1))], 1)
-            first_row = torch.cat([torch.full_like(rows[0, :1], -1), pictures(top)])
-            return super().views(columns) | {
-                "interpolation_w": pictures(between.flatten(0, 1)).unflatten(0, (4, -1)),
-                "truncation": torch.stack([pictures(w) for w in truncated], 1),
-                "style_mixing": torch.cat([first_row[None], rows]),
-            }
-
-
 class StyleGAN(StyledGAN):
     """Style-based generator, trained with the non-saturating loss and R1 (the paper's configuration F, appendix C).
 
@@ -443,6 +237,8 @@ class StyleGAN(StyledGAN):
             out of range.
     """
 
+    smallest = {"width": 4}
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -458,7 +254,7 @@ class StyleGAN(StyledGAN):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            image_shape=image_shape,
+            image_shape,
             latent_dim=latent_dim,
             penalty=penalty,
             generator_optimizer=generator_optimizer,
@@ -484,14 +280,16 @@ class StyleGAN(StyledGAN):
 
     # Growing
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        super().training_step(batch, batch_idx)
-        self._grow(self.discriminator.growth.seen + len(images_of(batch)) * self.trainer.world_size)
+    def begin_update(self, batches: list[Any]) -> None:
+        self._grow()
 
-    def _grow(self, seen: int) -> None:
+    def restored(self) -> None:
+        self._grow()
+
+    def _grow(self) -> None:
         for network in (self.generator, self.discriminator, self.averaged_generator):
             if network is not None:
-                network.growth.seen = seen
+                network.growth.seen = self.images_seen
 
     def discriminator_loss(self, batch: Any) -> Loss:
         return super().discriminator_loss(self.blended(batch))
@@ -511,66 +309,3 @@ class StyleGAN(StyledGAN):
         images = reduced(images_of(batch), 2**missing)
         images = enlarged(torch.lerp(images, enlarged(reduced(images)), fade), 2**missing)
         return images if isinstance(batch, Tensor) else (images, *batch[1:])
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["gan"]["images_seen"] = self.discriminator.growth.seen
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self._grow(checkpoint["gan"].get("images_seen", 0))
-
-
-def check_mapping_layers(mapping_layers: int) -> None:
-    """Raise MisconfigurationException if there is no mapping network."""
-    if mapping_layers < 1:
-        raise MisconfigurationException(f"--model.mapping_layers must be at least 1; got {mapping_layers}")
-
-
-# The fusion with DCGAN
-
-
-class StyledDCGANGenerator(StyleGenerator):
-    """Noise (N, latent_dim) to images (N, C, S, S) in [-1, 1]: DCGAN's layers, with AdaIN in the place of batch norm.
-
-    The first layer projects w where DCGAN's projects z, as in the paper before it removes the traditional input
-    (table 1, configuration C).
-    """
-
-    def __init__(self, channels: int, size: int, latent_dim: int, width: int, mapping_layers: int) -> None:
-        widths = widths_of(size, width)[::-1]
-        super().__init__(len(widths), latent_dim, mapping_layers)
-        self.coarse = min(2, self.layers // 2)
-        convolutions = [nn.ConvTranspose2d(latent_dim, widths[0], 4, bias=False)]
-        convolutions += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in pairwise(widths)]
-        self.body = nn.ModuleList(convolutions)
-        self.adain = nn.ModuleList(AdaIN(channels, latent_dim) for channels in widths)
-        self.end = nn.Sequential(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1), nn.Tanh())
-
-    def synthesis(self, w: Tensor) -> Tensor:
-        w = self.for_every_layer(w)
-        x = w[:, 0, :, None, None]
-        for i, (conv, adain) in enumerate(zip(self.body, self.adain, strict=True)):
-            x = relu(adain(conv(x), w[:, i]))
-        return self.end(x)
-
-
-class StyleDCGAN(StyledGAN, DCGAN):
-    """DCGAN whose generator has StyleGAN's mapping network and AdaIN; discriminator, loss and optimizers are DCGAN's.
-
-    Args:
-        mapping_layers: Layers of the mapping network.
-        **kwargs: See DCGAN.
-
-    Raises:
-        MisconfigurationException: The mapping network has no layers; see DCGAN for the others.
-    """
-
-    def __init__(self, mapping_layers: Annotated[int, "[1, 1000]"] = 8, **kwargs: Any) -> None:
-        check_mapping_layers(mapping_layers)
-        self.mapping_layers = mapping_layers
-        super().__init__(**kwargs)
-
-    def networks(self, channels: int, size: int, width: int) -> tuple[nn.Module, nn.Module]:
-        generator = StyledDCGANGenerator(channels, size, self.latent_dim, width, self.mapping_layers)
-        return generator, dcgan.Discriminator(channels, size, width, self.loss.outcomes, self.discriminator_norm())

@@ -24,6 +24,7 @@ class WGAN(DCGAN):
 
     def __init__(
         self,
+        image_shape: tuple[int, int, int],
         loss: AdversarialLoss = Wasserstein(),  # noqa: B008
         weight_clip: float | None = 0.01,
         n_critic: int = 5,
@@ -33,6 +34,7 @@ class WGAN(DCGAN):
         **kwargs: Any,
     ) -> None:
         super().__init__(
+            image_shape,
             loss=loss,
             weight_clip=weight_clip,
             n_critic=n_critic,

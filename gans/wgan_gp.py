@@ -26,6 +26,7 @@ class WGANGP(WGAN):
 
     def __init__(
         self,
+        image_shape: tuple[int, int, int],
         loss: AdversarialLoss = Wasserstein(),  # noqa: B008
         penalty: Penalty | None = GradientPenalty(),  # noqa: B008
         weight_clip: float | None = None,
@@ -34,6 +35,7 @@ class WGANGP(WGAN):
         **kwargs: Any,
     ) -> None:
         super().__init__(
+            image_shape,
             loss=loss,
             penalty=penalty,
             weight_clip=weight_clip,

@@ -1,7 +1,6 @@
 """What several test files need."""
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,22 +11,25 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 import gans
-from gans.training.module import AdversarialModule
-from gans.training.noise import NoiseGAN
+from gans.training.module import GANModule
+from gans.training.noise import Sampler
 from gans.training.translation import Translator
 
 CLASSES = 3
-ALL_GANS = [cls for cls in (getattr(gans, name) for name in gans.__all__) if issubclass(cls, NoiseGAN)]
-TRANSLATORS = [cls for cls in (getattr(gans, name) for name in gans.__all__) if issubclass(cls, Translator)]
-EVERY = [*ALL_GANS, *TRANSLATORS]
+EVERY = [getattr(gans, name) for name in gans.__all__]
+ALL_GANS = [cls for cls in EVERY if issubclass(cls, Sampler)]
+TRANSLATORS = [cls for cls in EVERY if issubclass(cls, Translator)]
 
 
-def small(cls: type[AdversarialModule], **kwargs: Any) -> AdversarialModule:
-    """The smallest sensible model of a class, for 16x16 grey images; every registered GAN accepts these arguments."""
-    sizes = {"width": 4, "hidden": 16, "latent_dim": 8, "num_classes": CLASSES}
-    accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
-    sizes = {name: value for name, value in sizes.items() if name in accepted}
-    return cls(**{"image_shape": (1, 16, 16)} | sizes | kwargs)
+def smallest(cls: type[GANModule], **kwargs: Any) -> GANModule:
+    """The smallest sensible model of a class: it and its bases say how small in ``smallest``."""
+    settings: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        settings |= vars(base).get("smallest", {})
+    return cls(**settings | kwargs)
+
+
+small = small_translator = smallest
 
 
 def images(n: int = 32, shape: tuple[int, int, int] = (1, 16, 16), seed: int = 0) -> torch.Tensor:
@@ -40,37 +42,19 @@ def batch(n: int = 32, shape: tuple[int, int, int] = (1, 16, 16)) -> tuple[torch
     return images(n, shape), torch.arange(n) % CLASSES
 
 
-def small_translator(cls: type[Translator], **kwargs: Any) -> Translator:
-    """The smallest sensible model of a class, for 32x32 grey images (enlarged from 8x8 in super-resolution)."""
-    sizes: dict[str, Any] = {
-        "width": 4,
-        "blocks": 1,
-        "domains": tuple("abc"),
-        "discriminator_width": 4,
-        "content": "mse",
-    }
-    accepted = {name for c in cls.__mro__ for name in inspect.signature(c.__init__).parameters}
-    sizes = {name: value for name, value in sizes.items() if name in accepted}
-    return cls(**{"image_shape": (1, 32, 32)} | sizes | kwargs)
+def batch_for(module: GANModule, n: int) -> Any:
+    """n random images with what a model's data has beside them, as its ``takes``, ``shapes`` and ``labels`` say."""
+    seeds = range(len(module.shapes) - 1, -1, -1)
+    first, *others = [images(n, shape, seed) for shape, seed in zip(module.shapes, seeds, strict=True)]
+    count, attributes = module.labels
+    if others:
+        return first, *others
+    if attributes:
+        return first, (torch.arange(n)[:, None] >> torch.arange(count)) % 2
+    return first, torch.arange(n) % (count or CLASSES)
 
 
-def translator_batch(module: Translator, n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    """n random images with what the model's data has beside them: targets, images of another domain, or domains."""
-    if hasattr(module, "domains"):
-        return images(n, module.image_shape), torch.arange(n) % len(module.domains)
-    scale = getattr(module, "scale", 1)
-    channels, height, width = module.image_shape
-    return images(n, (channels, height // scale, width // scale), seed=1), images(n, module.image_shape)
-
-
-def smallest(cls: type[AdversarialModule], **kwargs: Any) -> AdversarialModule:
-    """The smallest sensible model of any class."""
-    return (small if cls in ALL_GANS else small_translator)(cls, **kwargs)
-
-
-def batch_for(module: AdversarialModule, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """n random images with what a small model of any class has beside them."""
-    return translator_batch(module, n) if isinstance(module, Translator) else batch(n)
+translator_batch = batch_for
 
 
 def double(data: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -152,7 +136,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(params=ALL_GANS, ids=lambda cls: cls.__name__)
-def gan(request: pytest.FixtureRequest) -> Callable[..., AdversarialModule]:
+def gan(request: pytest.FixtureRequest) -> Callable[..., GANModule]:
     """Every registered GAN in turn, as a function from keyword arguments to a small model."""
     return lambda **kwargs: small(request.param, **kwargs)
 

@@ -63,9 +63,9 @@ class Parser(LightningArgumentParser):
     """
 
     file = ""
-    classes: dict[str, dict[str, type]] = {}  # noqa: RUF012
-    parts: dict[type, dict[str, type]] = {}  # noqa: RUF012
-    linked: dict[str, tuple[str, ...]] = {}  # noqa: RUF012
+    classes: dict[str, dict[str, type]] = {}
+    parts: dict[type, dict[str, type]] = {}
+    linked: dict[str, tuple[str, ...]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)

@@ -10,6 +10,11 @@ from torch.nn.functional import dropout
 Norm = Callable[[int], nn.Module]
 
 
+def widths_of(size: int, width: int) -> list[int]:
+    """Channels after each halving of the size down to 4: doubled every time, up to eight times the first."""
+    return [width * min(2**i, 8) for i in range(size.bit_length() - 3)]
+
+
 def instance_norm(channels: int) -> nn.Module:
     """Instance normalisation with a gain and a bias a channel: batch norm by the statistics of each image alone."""
     return nn.InstanceNorm2d(channels, affine=True)

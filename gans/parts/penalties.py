@@ -2,14 +2,41 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from gans.training.module import uncompiled
-from gans.training.precision import full_precision
+from gans.training.precision import full_precision, uncompiled
+
+
+@dataclass
+class Judged:
+    """Images that a discriminator has judged, and how to ask it about others.
+
+    Args:
+        images: Images (N, C, H, W). Where they require gradients, ``outputs`` can be differentiated twice.
+        judge: Raw outputs for as many other images, judged with the same classes (or sources) as these.
+        outputs: The raw outputs for these, in full precision.
+        rest: What else the discriminator says of them, such as features or logits of classes.
+    """
+
+    images: Tensor
+    judge: Callable[[Tensor], Tensor]
+    outputs: Tensor | None = None
+    rest: tuple[Any, ...] = ()
+
+    def gradient(self) -> Tensor:
+        """Gradient of every image's score with respect to its pixels, (N, C * H * W), itself differentiable.
+
+        It reuses the forward pass of the outputs where that can be differentiated twice.
+        """
+        if self.outputs is None or not self.images.requires_grad:
+            return gradient_at(self.judge, self.images)
+        (gradient,) = torch.autograd.grad(self.outputs.sum(), self.images, create_graph=True)
+        return full_precision(gradient.flatten(1))
 
 
 class Penalty(ABC):
@@ -22,37 +49,52 @@ class Penalty(ABC):
         MisconfigurationException: The weight is not positive.
     """
 
+    differentiates: str = ""
+    """The images, "real" or "fake", whose own scores it differentiates, so that the loss's forward pass will do."""
+
     def __init__(self, weight: Annotated[float, "(0, inf)"] = 10.0) -> None:
         if weight <= 0:
             raise MisconfigurationException(f"--model.penalty.weight must be positive; got {weight}")
         self.weight = weight
 
     @abstractmethod
-    def __call__(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        """The penalty, a scalar, for real and generated images (N, C, H, W) with no gradient of their own."""
+    def __call__(self, real: Judged, fake: Judged) -> Tensor:
+        """The penalty, a scalar, for real and generated images."""
 
 
 class GradientPenalty(Penalty):
     """Two-sided gradient penalty between real and generated images (WGAN-GP; Gulrajani et al. 1704.00028, equation 3).
 
     ``weight * E (|grad D(x)| - 1)^2`` for x drawn evenly on the line between a real and a generated image, one point a
-    pair; the norm is taken over all pixels and channels of an image.
+    pair; the norm is taken over all pixels and channels of an image. x is judged with the real image's class.
     """
 
-    def __call__(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
-        gradient = _gradient(discriminator, torch.lerp(real, fake.to(real.dtype), share))
-        return self.weight * (gradient.norm(dim=1) - 1).square().mean()
+    def __call__(self, real: Judged, fake: Judged) -> Tensor:
+        images = real.images.detach()
+        share = torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
+        between = torch.lerp(images, fake.images.detach().to(images.dtype), share)
+        return self.weight * (gradient_at(real.judge, between).norm(dim=1) - 1).square().mean()
 
 
 class R1(Penalty):
     """Gradient penalty on real images (Mescheder et al. 1801.04406, equation 9): ``weight / 2 * E |grad D(x)|^2``."""
 
-    def __call__(self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        return self.weight / 2 * _gradient(discriminator, real).square().sum(1).mean()
+    differentiates = "real"
+
+    def __call__(self, real: Judged, fake: Judged) -> Tensor:
+        return self.weight / 2 * real.gradient().square().sum(1).mean()
 
 
-def _gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+class R2(Penalty):
+    """R1's counterpart on generated images, each judged with its own class (1801.04406, equation 10)."""
+
+    differentiates = "fake"
+
+    def __call__(self, real: Judged, fake: Judged) -> Tensor:
+        return self.weight / 2 * fake.gradient().square().sum(1).mean()
+
+
+def gradient_at(judge: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Gradient of every image's score with respect to its pixels, (N, C * H * W), itself differentiable.
 
     In full precision, since half of it underflows in the gradient of a gradient, and uncompiled, since torch.compile
@@ -60,5 +102,5 @@ def _gradient(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tens
     """
     images = images.detach().requires_grad_()
     with torch.autocast(images.device.type, enabled=False), uncompiled():
-        (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+        (gradient,) = torch.autograd.grad(judge(images).sum(), images, create_graph=True)
     return full_precision(gradient.flatten(1))

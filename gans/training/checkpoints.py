@@ -17,10 +17,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import gans  # only in part imported by now, so its modules are looked into when they are needed
 
-PLAYERS = "discriminator", "generator"
-"""The networks, in the order of their optimizers."""
-FACTORIES = tuple(f"{player}_{kind}" for player in PLAYERS for kind in ("optimizer", "scheduler"))
-"""The constructor arguments that make something else, whose settings are kept with the state of training."""
+FACTORIES = "_optimizer", "_scheduler"
+"""Ends of the constructor arguments that make something else, whose settings are kept with the state of training."""
 
 
 def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -81,30 +79,39 @@ def settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {"class_path": f"gans.{cls.__name__}", "init_args": plain_arguments(cls, checkpoint) | parts}
 
 
-def load(path: str | Path, average: bool = True, map_location: Any = "cpu", **kwargs: Any) -> LightningModule:
-    """Build the model a checkpoint was saved from, whichever of the lab's classes it is of, ready for ``sample``.
-
-    Args:
-        path: A file written by the trainer.
-        average: Sample from the averaged generator where the checkpoint holds one; ``False`` takes the raw one.
-        map_location: Device for the weights.
-        **kwargs: Constructor arguments that replace the saved ones.
+def load_to_sample(path: str | Path, **kwargs: Any) -> LightningModule:
+    """The model in a checkpoint, whichever of the lab's classes it is of: see the class's ``load_to_sample``.
 
     Raises:
-        MisconfigurationException: See ``read``, ``settings`` and the class's ``load_from_checkpoint``.
+        MisconfigurationException: See there, and ``settings``.
     """
-    return _class_of(read(path)).load_from_checkpoint(path, average=average, map_location=map_location, **kwargs)
+    return _class_of(read(path)).load_to_sample(path, **kwargs)
+
+
+def load_to_train(path: str | Path, **kwargs: Any) -> LightningModule:
+    """The model in a checkpoint, whichever of the lab's classes it is of: see the class's ``load_to_train``.
+
+    Raises:
+        MisconfigurationException: See there, and ``settings``.
+    """
+    return _class_of(read(path)).load_to_train(path, **kwargs)
 
 
 def _class_of(checkpoint: dict[str, Any]) -> Any:
-    known = {name_of(cls): cls for cls in (getattr(gans, name) for name in gans.__all__)}
     name = checkpoint["gan"]["class"]
-    if name not in known:
+    found = next((cls for cls in (getattr(gans, name) for name in gans.__all__) if is_named(cls, name)), None)
+    if found is None:
         raise MisconfigurationException(
             f"The checkpoint holds a {name}, which is none of the lab's models: load it by its own class's "
-            "load_from_checkpoint or, on the command line, give the --config it was trained with."
+            "load_to_sample or, on the command line, give the --config it was trained with."
         )
-    return known[name]
+    return found
+
+
+def is_named(cls: type, name: Any) -> bool:
+    """Whether a checkpoint's name is that of a class; those of the lab may have been in another file then."""
+    own = name_of(cls)
+    return name == own or (own.split(".")[0], own.split(".")[-1]) == ("gans", str(name).rpartition(".")[2])
 
 
 def name_of(thing: Any) -> str:
@@ -194,12 +201,14 @@ def _has_plain_values(hint: Any) -> bool:
 # Losses and penalties
 
 
-def described(part: Any) -> dict[str, Any]:
-    """A constructor argument that is no plain value, as a checkpoint keeps it.
+def described(part: Any) -> Any:
+    """A constructor argument that is no plain value, or a list of such, as a checkpoint keeps it.
 
     One of the lab's losses and penalties is described in full, {"class_path": ..., "init_args": {...}}: its constructor
     arguments are attributes of the same names. Of all others there is the class path alone.
     """
+    if isinstance(part, list | tuple):
+        return [described(each) for each in part]
     cls = type(part)
     description: dict[str, Any] = {"class_path": name_of(part if hasattr(part, "__qualname__") else cls)}
     if lab_part(name_of(cls)) is cls:
@@ -209,7 +218,7 @@ def described(part: Any) -> dict[str, Any]:
 
 
 def rebuilt(name: str, part: Any) -> Any:
-    """The loss or penalty of a description; none when it is not of the lab, so that it cannot be built.
+    """The loss or penalty of a description, or those of a list; none when it is not of the lab and cannot be built.
 
     Args:
         name: The constructor argument that it is for.
@@ -218,6 +227,9 @@ def rebuilt(name: str, part: Any) -> Any:
     Raises:
         MisconfigurationException: It is no description of one, or a loss where a penalty should be.
     """
+    if isinstance(part, list) and part:
+        parts = [rebuilt(name, each) for each in part]
+        return None if None in parts else parts
     if not isinstance(part, dict) or not isinstance(part.get("class_path"), str):
         raise MisconfigurationException(f"The checkpoint's {name} is damaged: give {name} yourself.")
     cls = lab_part(part["class_path"])
@@ -233,6 +245,11 @@ def rebuilt(name: str, part: Any) -> Any:
             f"{name} yourself."
         )
     return cls(**given)
+
+
+def path_of(part: Any) -> str:
+    """The class path of a description, or those of a list."""
+    return ", ".join(map(path_of, part)) if isinstance(part, list) else part["class_path"]
 
 
 def parts_of(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -6,22 +6,13 @@ from typing import Annotated, Any
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from gans.parts.losses import AdversarialLoss, NonSaturating
-from gans.parts.penalties import Penalty
-from gans.training.module import IMAGES, AdversarialModule, Loss, frozen, images_of, uncompiled
-from gans.training.precision import full_precision
-
-
-def normalise_spectrally(network: nn.Module, kinds: Any) -> None:
-    """Divide the weights of all layers of some kinds by their spectral norms (Miyato et al. 1802.05957, equation 8)."""
-    for layer in list(network.modules()):
-        if isinstance(layer, kinds):
-            parametrizations.spectral_norm(layer)
+from gans.parts.initialisation import normalise_spectrally
+from gans.training.adversarial import AnyLoss
+from gans.training.batches import IMAGES, images_of
+from gans.training.module import GANModule, Loss, frozen
+from gans.training.precision import uncompiled
 
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
@@ -34,23 +25,20 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     return (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()
 
 
-class NoiseGAN(AdversarialModule):
-    """A GAN that turns noise into images, trained with an adversarial loss on the discriminator's raw outputs.
+class Sampler(GANModule):
+    """A GAN whose generator turns noise into images: sampling, pictures and predictions.
 
-    A paper builds a generator, called with noise (N, latent_dim), and a discriminator, called with images. Where
-    ``conditional`` is set and there are classes, both get the classes (N,) as a second argument.
+    Its generator is called with noise (N, latent_dim) and, where ``conditional`` is set and there are classes, with
+    these (N,) as a second argument.
 
     Args:
+        image_shape: Channels, height and width of the images.
         latent_dim: Size of the noise vector z.
-        loss: Adversarial loss; any of ``gans.losses``.
-        penalty: Penalty on the discriminator's gradient; any of ``gans.penalties``.
-        weight_clip: Largest absolute value of the discriminator's weights, clipped after each of its updates.
-        spectral_norm: Divide every weight of the discriminator by its spectral norm (Miyato et al. 1802.05957).
         num_classes: Classes of the images; given by the data set, and used by conditional GANs only.
         domains: Their names; given by the data set, too.
         predict_images: Images that ``predict`` draws.
         predict_label: Class of the images that ``predict`` draws; by default every class in turn.
-        **kwargs: See AdversarialModule.
+        **kwargs: See GANModule.
 
     Raises:
         MisconfigurationException: An argument is out of range.
@@ -59,23 +47,19 @@ class NoiseGAN(AdversarialModule):
     takes = IMAGES
     conditional = False
     """Whether the networks are told the class."""
+    smallest = {"latent_dim": 8}
 
     def __init__(
         self,
+        image_shape: tuple[int, int, int],
         latent_dim: Annotated[int, "[1, inf)"] = 100,
-        loss: AdversarialLoss = NonSaturating(),  # noqa: B008
-        penalty: Penalty | None = None,
-        weight_clip: Annotated[float, "(0, inf)"] | None = None,
-        spectral_norm: bool = False,
         num_classes: Annotated[int, "[0, inf)"] = 0,
         domains: Sequence[str] = (),
         predict_images: Annotated[int, "[1, inf)"] = 64,
         predict_label: Annotated[int, "[0, inf)"] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if weight_clip is not None and weight_clip <= 0:
-            raise MisconfigurationException(f"--model.weight_clip must be positive; got {weight_clip}")
+        super().__init__(image_shape, **kwargs)
         self.num_classes = num_classes if self.conditional else 0
         self.domains = tuple(domains)
         if predict_label is not None and not 0 <= predict_label < self.num_classes:
@@ -86,40 +70,12 @@ class NoiseGAN(AdversarialModule):
         if self.num_classes:
             self.takes = ("images with classes",)
         self.latent_dim = latent_dim
-        self.loss = loss
-        self.critic_may_win = loss.critic_may_win
-        self.penalty = penalty
-        self.weight_clip = weight_clip
-        self.spectral_norm = spectral_norm
         self.predict_images = predict_images
         self.predict_label = predict_label
-
-    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        """Take the two networks, which every paper's constructor ends with."""
-        if self.spectral_norm:
-            normalise_spectrally(discriminator, nn.Linear | nn.Conv2d | nn.Embedding)
-        self.generator = generator
-        self.discriminator = discriminator
 
     @property
     def labels(self) -> tuple[int, bool]:
         return self.num_classes, False
-
-    # Training
-
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        optimizers, schedulers = super().configure_optimizers()
-        if self.weight_clip is not None:
-            optimizers[0].register_step_post_hook(lambda *_: self.clip_weights())
-        return optimizers, schedulers
-
-    @torch.no_grad()
-    def clip_weights(self) -> None:
-        """Move the discriminator's weights into [-weight_clip, weight_clip]."""
-        assert self.weight_clip is not None
-        weights = list(self.discriminator.parameters())
-        torch._foreach_clamp_min_(weights, -self.weight_clip)
-        torch._foreach_clamp_max_(weights, self.weight_clip)
 
     def noise(self, n: int) -> Tensor:
         """n noise vectors, (n, latent_dim), standard normal."""
@@ -132,55 +88,6 @@ class NoiseGAN(AdversarialModule):
     def classes_of(self, batch: Any) -> tuple[Tensor, ...]:
         """The classes of a batch's images, (N,); empty for a GAN without classes."""
         return (batch[1],) if self.num_classes else ()
-
-    def judge(self, images: Tensor, *classes: Tensor) -> Tensor:
-        """The discriminator's raw outputs for images, in full precision."""
-        return full_precision(self.discriminator(images, *classes))
-
-    def discriminator_loss(self, batch: Any) -> Loss:
-        real, classes = images_of(batch), self.classes_of(batch)
-        with torch.no_grad():
-            random = self.random_classes(len(real))
-            fake = self.generator(self.noise(len(real)), *random)
-        # Two passes: batch norm must see real and generated images apart (DCGAN's recipe).
-        real_score, fake_score = self.judge(real, *classes), self.judge(fake, *random)
-        loss = self.loss.discriminator(real_score, fake_score)
-        logs = {"loss/discriminator": loss, "critic/real": real_score.mean(), "critic/fake": fake_score.mean()}
-        return loss + self.penalise(batch, real, fake, logs), logs
-
-    def penalise(self, batch: Any, real: Tensor, fake: Tensor, logs: dict[str, Tensor]) -> Tensor | float:
-        """The penalty on the discriminator's gradient, also logged; 0 where there is none."""
-        if self.penalty is None:
-            return 0.0
-        logs["loss/penalty"] = self.penalty(lambda images: self.judge(images, *self.classes_of(batch)), real, fake)
-        return logs["loss/penalty"]
-
-    def generator_loss(self, batch: Any) -> Loss:
-        random = self.random_classes(len(images_of(batch)))
-        fake = self.generator(self.noise(len(images_of(batch))), *random)
-        loss = self.loss.generator(self.judge(fake, *random), self.judge_real(batch))
-        return loss, {"loss/generator": loss}
-
-    def judge_real(self, batch: Any) -> Tensor | None:
-        """The discriminator's outputs for the batch's real images, for generator losses that compare with them."""
-        if not self.loss.compares:
-            return None
-        with torch.no_grad():
-            return self.judge(images_of(batch), *self.classes_of(batch))
-
-    @torch.no_grad()
-    def verdicts(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """See AdversarialModule. The networks are as the discriminator's loss sees them while training.
-
-        So batch norm goes by the batch's own statistics, dropout drops, and the generator is the one that is trained,
-        not its average: other outputs than these are not what the discriminator has learned to tell apart.
-        """
-        real, classes = images_of(batch), self.classes_of(batch)
-        with frozen(self.generator), frozen(self.discriminator), uncompiled():
-            random = self.random_classes(len(real))
-            fake = self.generator(self.noise(len(real)), *random)
-            scores = self.judge(real, *classes), self.judge(fake, *random)
-        return self.loss.realness(scores[0]), self.loss.realness(scores[1])
 
     # Pictures and scores
 
@@ -267,7 +174,85 @@ class NoiseGAN(AdversarialModule):
         return [n % self.num_classes if self.predict_label is None else self.predict_label for n in batch.tolist()]
 
 
-def channels_and_size(module: NoiseGAN) -> tuple[int, int]:
+class NoiseGAN(AnyLoss, Sampler):
+    """A GAN that turns noise into images, trained with an adversarial loss on the discriminator's raw outputs.
+
+    A paper builds a generator, called with noise (N, latent_dim), and a discriminator, called with images. Where
+    ``conditional`` is set and there are classes, both get the classes (N,) as a second argument.
+
+    Args:
+        image_shape: Channels, height and width of the images.
+        weight_clip: Largest absolute value of the discriminator's weights, clipped after each of its updates.
+        spectral_norm: Divide every weight of the discriminator by its spectral norm (Miyato et al. 1802.05957).
+        **kwargs: See AnyLoss and Sampler.
+
+    Raises:
+        MisconfigurationException: An argument is out of range.
+    """
+
+    several_outcomes = True
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        weight_clip: Annotated[float, "(0, inf)"] | None = None,
+        spectral_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_shape, **kwargs)
+        if weight_clip is not None and weight_clip <= 0:
+            raise MisconfigurationException(f"--model.weight_clip must be positive; got {weight_clip}")
+        self.weight_clip = weight_clip
+        self.spectral_norm = spectral_norm
+
+    def build(self, generator: nn.Module, discriminator: nn.Module) -> None:
+        """Take the two networks, which every paper's constructor ends with."""
+        if self.spectral_norm:
+            normalise_spectrally(discriminator, nn.Linear | nn.Conv2d | nn.Embedding)
+        self.generator = generator
+        self.discriminator = discriminator
+
+    def fakes(self, batch: Any) -> tuple[Tensor, ...]:
+        """Generated images, as many as the batch has, and the classes they are of, if there are any."""
+        n = len(images_of(batch))
+        classes = self.random_classes(n)
+        return self.generator(self.noise(n), *classes), *classes
+
+    def reals(self, batch: Any) -> tuple[Tensor, ...]:
+        """The batch's images and their classes, if there are any."""
+        return images_of(batch), *self.classes_of(batch)
+
+    def discriminator_loss(self, batch: Any) -> Loss:
+        with torch.no_grad():
+            fakes = self.fakes(batch)
+        return self.tell_apart(*self.compare(self.reals(batch), fakes))
+
+    def generator_loss(self, batch: Any) -> Loss:
+        loss = self.fool(self.judge(*self.fakes(batch)), *self.reals(batch))
+        return loss, {"loss/generator": loss}
+
+    @torch.no_grad()
+    def after_update(self, players: tuple[str, ...], logs: dict[str, Tensor]) -> None:
+        if self.weight_clip is not None and "discriminator" in players:
+            weights = list(self.discriminator.parameters())
+            torch._foreach_clamp_min_(weights, -self.weight_clip)
+            torch._foreach_clamp_max_(weights, self.weight_clip)
+
+    @torch.no_grad()
+    def verdicts(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """See GANModule. The networks are as the discriminator's loss sees them while training.
+
+        So batch norm goes by the batch's own statistics, dropout drops, and the generator is the one that is trained,
+        not its average: other outputs than these are not what the discriminator has learned to tell apart.
+        """
+        with frozen(self.generator, self.discriminator), uncompiled():
+            fakes = self.fakes(batch)
+            found = self.judge(*self.reals(batch)), self.judge(*fakes)
+        real, fake = (self.loss.realness(judged.outputs) for judged in found)
+        return real, fake
+
+
+def channels_and_size(module: Sampler) -> tuple[int, int]:
     """Channels of the images, and their height and width: equal, and a power of two from 16 to 256.
 
     Raises:

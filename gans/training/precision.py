@@ -33,6 +33,11 @@ def full_precision(scores: Tensor) -> Tensor:
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
+def uncompiled() -> Any:
+    """A context in which compiled networks run uncompiled: in evaluation, and where they are differentiated twice."""
+    return torch.compiler.set_stance("force_eager")
+
+
 @contextmanager
 def autocast_cache() -> Iterator[None]:
     """Inside, mixed precision converts a weight once for all forward passes (two of the discriminator, say).

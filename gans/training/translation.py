@@ -3,49 +3,38 @@
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gans.parts.losses import AdversarialLoss
-from gans.training.module import AdversarialModule, images_of
+from gans.training.batches import images_of
+from gans.training.module import GANModule
 
 
-class Translator(AdversarialModule):
+class Translator(GANModule):
     """A GAN whose generator gets an image instead of noise.
 
     A paper writes ``fakes(batch)``, what both losses need of the generator. It is computed once an update, with its
     gradients: ``discriminator_loss`` detaches what it gets from ``made(batch)``, ``generator_loss`` does not.
 
     Args:
-        **kwargs: See AdversarialModule.
+        image_shape: Channels, height and width of the images.
+        **kwargs: See GANModule.
     """
 
     multiple: int = 1
     """Height and width that the generator takes are multiples of this; others are padded and cropped back."""
-    smallest: int = 1
+    least: int = 1
     """Smallest height and width that the generator takes."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._made: dict[int, Any] = {}  # by the batch's identity
+    smallest = {"image_shape": (1, 32, 32)}
+
+    def __init__(self, image_shape: tuple[int, int, int], **kwargs: Any) -> None:
+        super().__init__(image_shape, **kwargs)
+        self._made: list[tuple[Any, Any]] = []  # the batches of an update, with what the generator makes of them
 
     @property
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
         return self.image_shape, self.image_shape
-
-    def of_one_number(self, loss: AdversarialLoss) -> AdversarialLoss:
-        """The loss, for a discriminator that has one number for an image or patch.
-
-        Raises:
-            MisconfigurationException: The loss compares distributions over several outcomes.
-        """
-        if loss.outcomes != 1:
-            raise MisconfigurationException(
-                f"--model.loss={type(loss).__name__} needs a discriminator of {loss.outcomes} outcomes, and that of "
-                f"{type(self).__name__} has one number an image or patch: take another loss, such as LeastSquares"
-            )
-        return loss
 
     # Training
 
@@ -54,16 +43,18 @@ class Translator(AdversarialModule):
         return self.generator(images_of(batch))
 
     def begin_update(self, batches: list[Any]) -> None:
-        self._made.clear()
         if self._critic_updates + 1 >= self.critic_steps():  # the generator is updated too
-            self._made = {id(batch): self.fakes(batch) for batch in batches}
+            self._made = [(batch, self.fakes(batch)) for batch in batches]
 
     def made(self, batch: Any) -> Any:
         """What ``fakes`` gives for a batch: from this update where it is there already."""
-        return self._made[id(batch)] if id(batch) in self._made else self.fakes(batch)
+        for known, fakes in self._made:
+            if known is batch:
+                return fakes
+        return self.fakes(batch)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self._made.clear()
+        self._made = []
 
     # Pictures and scores
 
@@ -85,7 +76,7 @@ class Translator(AdversarialModule):
     def at_any_size(self, network: Any, images: Tensor) -> Tensor:
         """The network's output for images (N, C, H, W), continued beyond their border where their size does not fit."""
         height, width = images.shape[-2:]
-        right, bottom = (max(side + -side % self.multiple, self.smallest) - side for side in (width, height))
+        right, bottom = (max(side + -side % self.multiple, self.least) - side for side in (width, height))
         return network(pad(images, (0, right, 0, bottom), mode="replicate")).float()[..., :height, :width]
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

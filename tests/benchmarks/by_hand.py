@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, l1_loss, mse_loss, one_hot
 
 from gans import ACGAN, CGAN, SAGAN, SRGAN, ConvolutionalCGAN, CycleGAN, DiscoGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
 from gans.parts.penalties import R1
-from gans.training.module import AdversarialModule
+from gans.training.module import GANModule
 
 
 class Loop:
@@ -26,7 +26,7 @@ class Loop:
 
     discriminator_every = 1  # updates of the generator
 
-    def __init__(self, module: AdversarialModule, device: str, half: bool = False) -> None:
+    def __init__(self, module: GANModule, device: str, half: bool = False) -> None:
         self.module, self.device, self.half = module, device, half
         self.generator, self.discriminator = module.generator.to(device), module.discriminator.to(device)
         make_d, make_g = module.optimizer_factories
@@ -304,7 +304,7 @@ class Domains(Loop):
         return loss + self.module.reconstruction_weight * l1_loss(back, image)
 
 
-LOOPS: dict[type[AdversarialModule], type[Loop]] = {
+LOOPS: dict[type[GANModule], type[Loop]] = {
     ACGAN: AuxiliaryClassifier,
     CGAN: Conditional,
     ConvolutionalCGAN: Conditional,
@@ -319,6 +319,6 @@ LOOPS: dict[type[AdversarialModule], type[Loop]] = {
 }
 
 
-def by_hand(module: AdversarialModule, device: str = "cpu", half: bool = False) -> Loop:
+def by_hand(module: GANModule, device: str = "cpu", half: bool = False) -> Loop:
     """The hand-written training of a module's networks."""
     return LOOPS.get(type(module), Loop)(module, device, half)

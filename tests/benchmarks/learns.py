@@ -33,7 +33,7 @@ import gans
 from callbacks.pictures.images import to_uint8, write_png
 from callbacks.scores.classifier import SmallClassifier, classifier_of
 from callbacks.scores.distances import ClassSums, Moments, frechet_distance
-from gans.training.module import AdversarialModule
+from gans.training.module import GANModule
 from gans.training.precision import native_precision
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ def trained_seconds(checkpoint: dict[str, Any]) -> float:
     return timer["time_elapsed"]["train"]
 
 
-def load(run: Path, trained: bool) -> AdversarialModule:
+def load(run: Path, trained: bool) -> GANModule:
     """The model of a run, with its last weights or as it was before training."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     cls = getattr(gans, config["model"]["class_path"].rpartition(".")[2])
@@ -106,7 +106,7 @@ def load(run: Path, trained: bool) -> AdversarialModule:
     return cls.untrained(torch.load(path, weights_only=True)).eval()
 
 
-def draw(model: AdversarialModule) -> tuple[Tensor, Tensor | None]:
+def draw(model: GANModule) -> tuple[Tensor, Tensor | None]:
     """COUNT uint8 images, and the class asked for (or the categorical code) of each where there is one."""
     torch.manual_seed(0)
     images, asked = [], []

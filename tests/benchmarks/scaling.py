@@ -32,7 +32,7 @@ from torch import distributed
 from torch.utils.data import DataLoader
 
 from gans import DCGAN, WGAN
-from gans.training.module import AdversarialModule
+from gans.training.module import GANModule
 from gans.training.ranks import DataParallel
 
 ONE, APART, OURS, USUAL = "1 rank", "2 trainings of 1 rank", '2 ranks, "ddp"', "2 ranks, find_unused_parameters"
@@ -83,7 +83,7 @@ def counted(collective: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def train(module: AdversarialModule, way: str, options: argparse.Namespace) -> Step | None:
+def train(module: GANModule, way: str, options: argparse.Namespace) -> Step | None:
     """Train a few steps; None where this rank sleeps meanwhile."""
     meter = Meter()
     rank = int(os.environ.get("LOCAL_RANK", 0))  # set when the first training on two ranks starts the second
@@ -112,7 +112,7 @@ def size(network: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
 
 
-def compare(make: Callable[[], AdversarialModule], options: argparse.Namespace) -> dict[str, str]:
+def compare(make: Callable[[], GANModule], options: argparse.Namespace) -> dict[str, str]:
     """The lines of the table for one GAN, by name."""
     turns: dict[str, list[Step]] = {way: [] for way in (OURS, USUAL, ONE, APART)}
     for turn in range(options.turns + 1):

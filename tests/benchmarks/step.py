@@ -38,7 +38,7 @@ import gans
 from datamodules import ImageFolder, PairedFolder, SuperResolution, UnpairedFolder
 from datamodules.super_resolution import reduced
 from gans.srgan import SRResNet
-from gans.training.module import AdversarialModule
+from gans.training.module import GANModule
 from gans.training.precision import native_precision
 from gans.training.translation import CyclicTranslator, Translator
 
@@ -102,7 +102,7 @@ class TakeTurns(Callback):
         return {name: seconds[self.warm_up :] for name, seconds in self.seconds.items()}
 
 
-def model(cls: type[AdversarialModule], size: int, width: int, **kwargs: Any) -> AdversarialModule:
+def model(cls: type[GANModule], size: int, width: int, **kwargs: Any) -> GANModule:
     """A model for RGB images of a size; its other settings are the class's own."""
     wanted = {"width": width, "num_classes": CLASSES, "domains": tuple("abcdefghij"), "content": "mse"}
     wanted |= {"discriminator_width": width}
@@ -111,7 +111,7 @@ def model(cls: type[AdversarialModule], size: int, width: int, **kwargs: Any) ->
 
 
 def data_for(
-    cls: type[AdversarialModule], folder: Path, size: int, batch_size: int
+    cls: type[GANModule], folder: Path, size: int, batch_size: int
 ) -> tuple[LightningDataModule, list[torch.Tensor]]:
     """The data module that fits a class, and its training images as uint8 tensors, with labels where there are any.
 
@@ -142,7 +142,7 @@ def data_for(
 
 
 def batches_by_hand(
-    cls: type[AdversarialModule], parts: list[torch.Tensor], batch_size: int, device: str
+    cls: type[GANModule], parts: list[torch.Tensor], batch_size: int, device: str
 ) -> Iterator[list[torch.Tensor]]:
     """Shuffled batches for ever, as one would write it by hand: everything on the device, scaled a batch at a time."""
     parts = [part.to(device) for part in parts]
@@ -172,7 +172,7 @@ def by_trainer(module: LightningModule, data: LightningDataModule, mode: Mode, t
 
 
 def measure(
-    cls: type[AdversarialModule],
+    cls: type[GANModule],
     mode: Mode,
     data: LightningDataModule,
     parts: list[torch.Tensor],

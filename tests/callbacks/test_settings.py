@@ -13,7 +13,7 @@ from callbacks.runs.settings import allowed_settings, masked, refuse_functions, 
 from command_line import ROOT
 from datamodules.images.module import ImageDataModule
 from gans import losses, penalties
-from gans.training.module import AdversarialModule
+from gans.training.module import GANModule
 
 
 def spellings(package, base):
@@ -31,7 +31,7 @@ def spellings(package, base):
     }
 
 
-CLASSES = {"model": spellings(gans, AdversarialModule), "data": spellings(datamodules, ImageDataModule)}
+CLASSES = {"model": spellings(gans, GANModule), "data": spellings(datamodules, ImageDataModule)}
 PARTS = {
     losses.AdversarialLoss: spellings(losses, losses.AdversarialLoss),
     penalties.Penalty: spellings(penalties, penalties.Penalty),

@@ -1,0 +1,21 @@
+"""How weights begin, and are kept: DCGAN's initialisation and spectral normalisation."""
+
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrizations
+
+
+def initialise(module: nn.Module) -> None:
+    """DCGAN's initialisation (section 4, official code): weights N(0, 0.02), batch norm gains N(1, 0.02)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+def normalise_spectrally(network: nn.Module, kinds: Any) -> None:
+    """Divide the weights of all layers of some kinds by their spectral norms (Miyato et al. 1802.05957, equation 8)."""
+    for layer in list(network.modules()):
+        if isinstance(layer, kinds):
+            parametrizations.spectral_norm(layer)
