@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 import gans
+from gans.training.adversarial import AnyLoss
 from gans.training.module import GANModule
 from gans.training.noise import Sampler
 from gans.training.translation import Translator
@@ -32,6 +33,19 @@ def smallest(cls: type[GANModule], **kwargs: Any) -> GANModule:
 small = small_translator = smallest
 
 
+def losses(module: GANModule) -> list[tuple[Callable[[Any], Any], dict[str, Any], dict[str, Any]]]:
+    """A model's losses, each with the networks that it trains by name, and the others."""
+    every = {player: getattr(module, player) for player in module.players}
+    return [
+        (
+            getattr(module, name),
+            {player: every[player] for player in trained},
+            {player: network for player, network in every.items() if player not in trained},
+        )
+        for name, trained in module.updates.items()
+    ]
+
+
 def images(n: int = 32, shape: tuple[int, int, int] = (1, 16, 16), seed: int = 0) -> torch.Tensor:
     """n random images in [-1, 1]."""
     return torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
@@ -42,7 +56,7 @@ def batch(n: int = 32, shape: tuple[int, int, int] = (1, 16, 16)) -> tuple[torch
     return images(n, shape), torch.arange(n) % CLASSES
 
 
-def batch_for(module: GANModule, n: int) -> Any:
+def batch_for(module: GANModule, n: int = 8) -> Any:
     """n random images with what a model's data has beside them, as its ``takes``, ``shapes`` and ``labels`` say."""
     seeds = range(len(module.shapes) - 1, -1, -1)
     first, *others = [images(n, shape, seed) for shape, seed in zip(module.shapes, seeds, strict=True)]
@@ -145,3 +159,15 @@ def gan(request: pytest.FixtureRequest) -> Callable[..., GANModule]:
 def translator(request: pytest.FixtureRequest) -> Callable[..., Translator]:
     """Every registered GAN that turns images into images, as a function from keyword arguments to a small model."""
     return lambda **kwargs: small_translator(request.param, **kwargs)
+
+
+@pytest.fixture(params=EVERY, ids=lambda cls: cls.__name__)
+def any_gan(request: pytest.FixtureRequest) -> Callable[..., GANModule]:
+    """Every registered GAN in turn, as a function from keyword arguments to a small model."""
+    return lambda **kwargs: smallest(request.param, **kwargs)
+
+
+@pytest.fixture(params=[cls for cls in EVERY if issubclass(cls, AnyLoss)], ids=lambda cls: cls.__name__)
+def adversary(request: pytest.FixtureRequest) -> Callable[..., AnyLoss]:
+    """Every registered GAN that takes any adversarial loss, as a function from keyword arguments to a small model."""
+    return lambda **kwargs: smallest(request.param, **kwargs)

@@ -134,7 +134,7 @@ def test_names_of_classes_are_kept_in_checkpoints(tmp_path):
     run = trainer(tmp_path, logger=False)
     run.fit(module, DataLoader(TensorDataset(*batch(8)), batch_size=8))
     run.save_checkpoint(tmp_path / "x.ckpt")
-    assert gans.load(tmp_path / "x.ckpt").class_name(1) == "dog"
+    assert gans.load_to_sample(tmp_path / "x.ckpt").class_name(1) == "dog"
 
 
 @pytest.mark.parametrize(("height", "channels"), [(8, 1), (32, 3), (256, 1)])

@@ -308,7 +308,7 @@ def test_a_checkpoint_that_was_sent_alone(run, tmp_path):
     best = json.loads((run / "scores.json").read_text())["best"]
     assert f"step {best['step']}" in done.stdout
     assert f"{best['scores']['score/frechet_pixels']:.5g}" in done.stdout
-    assert gans.load(tmp_path / "sent/x.ckpt").sample(2).shape == (2, 1, 16, 16)
+    assert gans.load_to_sample(tmp_path / "sent/x.ckpt").sample(2).shape == (2, 1, 16, 16)
 
 
 def test_a_configuration_right_beside_a_checkpoint_serves(run, tmp_path):

@@ -111,7 +111,7 @@ def test_predict_writes_a_picture_of_the_right_size_for_each(name, scale, home, 
 
 def test_each_picture_is_the_translation_of_its_namesake(home, trained, tmp_path):
     images = predict(trained("srresnet"), home, tmp_path)
-    model = SRResNet.load_from_checkpoint(trained("srresnet"))
+    model = SRResNet.load_to_sample(trained("srresnet"))
     for name, image in images.items():
         torch.testing.assert_close(image, to_uint8(model.translate(source(home, name)))[0], atol=1, rtol=0)
 
@@ -124,7 +124,7 @@ def test_the_direction_is_that_of_the_datas_domains(name, direction, to, home, t
     """Of one file. What is trained from B to A has its source in B."""
     options = ["--data.predict_dir=odd/wide.png", f"--data.direction={direction}"]
     images = predict(trained(name), home, tmp_path, *options)
-    model = CycleGAN.load_from_checkpoint(trained(name))
+    model = CycleGAN.load_to_sample(trained(name))
     expected, other = (to_uint8(model.translate(source(home, "wide"), domain))[0] for domain in (to, "ab"[to == "a"]))
     torch.testing.assert_close(images, {"wide": expected}, atol=1, rtol=0)
     assert (expected.int() - other).abs().max() > 1
@@ -168,7 +168,7 @@ def test_stargan_writes_a_picture_for_each_domain(chosen, home, trained, tmp_pat
     options = [f"--model.predict_domains=[{','.join(chosen)}]"] if chosen else []
     images = predict(trained("stargan"), home, tmp_path, *options)
     assert images.keys() == {f"{name}_{domain}" for name in SIZES for domain in chosen or domains}
-    model = StarGAN.load_from_checkpoint(trained("stargan"))
+    model = StarGAN.load_to_sample(trained("stargan"))
     for number, domain in enumerate(domains):
         if f"wide_{domain}" in images:
             expected = model.translate(source(home, "wide"), torch.eye(3)[[number]])

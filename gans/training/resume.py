@@ -3,6 +3,7 @@
 What the user gives now wins over what the checkpoint was trained with; everything else goes on bit for bit.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from gans.training.loading import Loadable
 from gans.training.players import Players
 from gans.training.randomness import seed_from, seed_of_user
 from gans.training.validation import Validated
+
+# Lightning would say at every start that this hook is the module's, although the data has others.
+warnings.filterwarnings("ignore", ".*have overridden `on_before_batch_transfer` in `LightningModule`.*")
 
 
 class Resumable(Loadable, Players, Validated):
@@ -46,6 +50,9 @@ class Resumable(Loadable, Players, Validated):
     def on_train_epoch_start(self) -> None:
         self.seed_by_place()
 
+    def on_train_end(self) -> None:
+        self.seed_by_place()
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Called before a batch is augmented, scaled and trained on."""
         if self._trainer is not None and self.trainer.training:
@@ -53,11 +60,11 @@ class Resumable(Loadable, Players, Validated):
         return batch
 
     def seed_by_place(self) -> None:
-        """Let what is drawn next follow from the seed, the rank and the number of images seen, and nothing before.
+        """Let what is drawn next follow from the seed, the rank, the ranks and the images seen, and nothing before.
 
         So checkpoints keep no state of generators, and whoever draws pictures in between need not put any back.
         """
-        seed_from(self._seed, self.global_rank, self.images_seen)
+        seed_from(self._seed, self.global_rank, self.trainer.world_size, self.images_seen)
 
     def on_predict_start(self) -> None:
         torch.manual_seed(torch.initial_seed() + self.global_rank)

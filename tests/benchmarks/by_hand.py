@@ -10,7 +10,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, l1_loss, mse_loss, one_hot
 
-from gans import ACGAN, CGAN, SAGAN, SRGAN, ConvolutionalCGAN, CycleGAN, DiscoGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
+from gans import (
+    ACGAN,
+    CGAN,
+    DCGAN,
+    GAN,
+    LSGAN,
+    SAGAN,
+    SRGAN,
+    WGAN,
+    WGANGP,
+    ConvolutionalCGAN,
+    CycleGAN,
+    DiscoGAN,
+    InfoGAN,
+    Pix2Pix,
+    RealnessGAN,
+    SRResNet,
+    StarGAN,
+    StyleDCGAN,
+    StyleGAN,
+)
 from gans.parts.penalties import R1
 from gans.training.module import GANModule
 
@@ -28,17 +48,18 @@ class Loop:
 
     def __init__(self, module: GANModule, device: str, half: bool = False) -> None:
         self.module, self.device, self.half = module, device, half
-        self.generator, self.discriminator = module.generator.to(device), module.discriminator.to(device)
-        make_d, make_g = module.optimizer_factories
-        self.trains_d = any(True for _ in self.discriminator.parameters())
-        self.optimizer_d = make_d(self.discriminator.parameters()) if self.trains_d else None
-        self.optimizer_g = make_g(self.generator.parameters())
+        self.generator, self.discriminator = module.generator.to(device), torch.nn.Identity()
+        self.n_critic, self.optimizer_d = getattr(module, "n_critic", 1), None
+        if "discriminator" in module.players:
+            self.discriminator = module.discriminator.to(device)
+            self.optimizer_d = module.discriminator_optimizer(self.discriminator.parameters())
+        self.optimizer_g = module.generator_optimizer(self.generator.parameters())
         self.batches, self.updates = 0, 0  # of the generator
 
     def step(self, *batch: Tensor) -> None:
         """One batch."""
         self.batches += 1
-        last = self.batches % self.module.n_critic == 0
+        last = self.batches % self.n_critic == 0
         with torch.set_grad_enabled(last), self.autocast():
             fake = self.fakes(*batch)
         if self.optimizer_d is not None and self.updates % self.discriminator_every == 0:
@@ -305,6 +326,7 @@ class Domains(Loop):
 
 
 LOOPS: dict[type[GANModule], type[Loop]] = {
+    **dict.fromkeys((DCGAN, GAN, LSGAN, RealnessGAN, StyleDCGAN, StyleGAN, WGAN, WGANGP), Loop),
     ACGAN: AuxiliaryClassifier,
     CGAN: Conditional,
     ConvolutionalCGAN: Conditional,
@@ -320,5 +342,11 @@ LOOPS: dict[type[GANModule], type[Loop]] = {
 
 
 def by_hand(module: GANModule, device: str = "cpu", half: bool = False) -> Loop:
-    """The hand-written training of a module's networks."""
-    return LOOPS.get(type(module), Loop)(module, device, half)
+    """The hand-written training of a module's networks.
+
+    Raises:
+        LookupError: There is none for a module of this class.
+    """
+    if type(module) not in LOOPS:
+        raise LookupError(f"{type(module).__name__} has no loop written by hand: add one to LOOPS in {__file__}")
+    return LOOPS[type(module)](module, device, half)

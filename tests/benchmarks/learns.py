@@ -101,7 +101,7 @@ def load(run: Path, trained: bool) -> GANModule:
     cls = getattr(gans, config["model"]["class_path"].rpartition(".")[2])
     path = run / "checkpoints/last.ckpt"
     if trained:
-        return cls.load_from_checkpoint(path)
+        return cls.load_to_sample(path)
     seed_everything(0, verbose=False)
     return cls.untrained(torch.load(path, weights_only=True)).eval()
 

@@ -50,7 +50,7 @@ def method_of(path: Path) -> Method:
     name = torch.load(path, map_location="cpu", weights_only=True).get("gan", {}).get("class", "")
     if name.rpartition(".")[2] not in CLASSES:
         sys.exit(f"error: --checkpoints={path} holds {name or 'no GAN'}, but should hold {' or '.join(CLASSES)}")
-    return getattr(gans, name.rpartition(".")[2]).load_from_checkpoint(path).translate
+    return getattr(gans, name.rpartition(".")[2]).load_to_sample(path).translate
 
 
 def quality(image: Tensor, original: Tensor, border: int) -> Tensor:

@@ -64,7 +64,7 @@ def models_of(run: Path) -> tuple[Translator, Translator, dict[str, Any]]:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     cls = getattr(gans, checkpoint["gan"]["class"].rpartition(".")[2])
     seed_everything(0, verbose=False)
-    return cls.load_from_checkpoint(path), cls.untrained(checkpoint).eval(), checkpoint
+    return cls.load_to_sample(path), cls.untrained(checkpoint).eval(), checkpoint
 
 
 def to_target(model: Translator, untrained: Translator, data: Any) -> Figures:

@@ -16,7 +16,7 @@ class Record(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if not hasattr(self, "pools"):
-            self.pools = {domain: images.clone() for domain, images in pl_module.memory().items()}
+            self.pools = {domain: images.clone() for domain, images in pl_module.rank_state.items()}
             self.waiting = [a.clone() for a, _ in pl_module._waiting]
             self.drawn = torch.get_rng_state()
 
@@ -41,7 +41,7 @@ def main(out: Path, devices: int, batches: int, resume: str = "") -> None:
     loader = DataLoader(TensorDataset(*translator_batch(module, 64)), batch_size=2, generator=torch.Generator())
     trainer.fit(module, loader, ckpt_path=resume or None, weights_only=True)
     trainer.save_checkpoint(out / "end.ckpt")
-    rank = {"weights": dict(module.named_parameters()), "end": module.memory(), "rng": torch.get_rng_state()}
+    rank = {"weights": dict(module.named_parameters()), "end": module.rank_state, "rng": torch.get_rng_state()}
     rank |= {"pools": record.pools, "waiting": record.waiting, "drawn": record.drawn, "steps": trainer.global_step}
     rank["left"] = [a for a, _ in module._waiting]
     torch.save(rank, out / f"{trainer.global_rank}.pt")

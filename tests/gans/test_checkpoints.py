@@ -90,38 +90,40 @@ def test_every_part_is_described_by_its_constructors_arguments(cls):
 
 def test_a_loaded_model_trains_with_the_losses_that_it_was_trained_with(written):
     path = written(small(DCGAN, loss=LeastSquares(-1, 1, 0), penalty=R1(2.0)))
-    loaded = DCGAN.load_from_checkpoint(path)
+    loaded = DCGAN.load_to_sample(path)
     assert vars(loaded.loss) == {"a": -1, "b": 1, "c": 0}
     assert (type(loaded.penalty), loaded.penalty.weight) == (R1, 2.0)
     assert fit(loaded, max_steps=1).global_step == 1
-    other = DCGAN.load_from_checkpoint(path, loss=Hinge(), penalty=None)
+    other = DCGAN.load_to_sample(path, loss=Hinge(), penalty=None)
     assert type(other.loss) is Hinge
     assert other.penalty is None
-    assert RealnessGAN.load_from_checkpoint(written(small(RealnessGAN, loss=Realness(5)))).loss.outcomes == 5
+    assert RealnessGAN.load_to_sample(written(small(RealnessGAN, loss=Realness(5)))).loss.outcomes == 5
 
 
 @pytest.mark.parametrize("make", [lambda: small(WGANGP, penalty=None), lambda: small_translator(StarGAN, penalty=None)])
 def test_what_is_switched_off_stays_so(make, written):
     module = make()
-    loaded = type(module).load_from_checkpoint(written(module))
+    loaded = type(module).load_to_sample(written(module))
     assert loaded.penalty is None
-    assert gans.load(written(small(DCGAN, weight_clip=0.5, gradient_clip_val=None))).gradient_clip_val is None
+    assert gans.load_to_sample(written(small(DCGAN, weight_clip=0.5, gradient_clip_val=None))).gradient_clip_val is None
 
 
 def test_a_part_of_ones_own_is_named_before_training_goes_on(written):
     path = written(small(DCGAN, loss=Mine()))
     assert torch.load(path, weights_only=True)["gan"]["parts"]["loss"] == {"class_path": f"{__name__}.Mine"}
-    loaded = DCGAN.load_from_checkpoint(path)
+    loaded = DCGAN.load_to_sample(path)
     assert loaded.sample(2).shape == (2, 1, 16, 16)
-    with pytest.raises(MisconfigurationException, match=rf"loss={__name__}\.Mine.*give loss= to load_from_checkpoint"):
+    with pytest.raises(MisconfigurationException, match="loaded to sample.*load_to_train"):
         fit(loaded, max_steps=1)
-    assert fit(DCGAN.load_from_checkpoint(path, loss=Mine()), max_steps=1).global_step == 1
+    with pytest.raises(MisconfigurationException, match=rf"loss={__name__}\.Mine.*give loss= to load_to_train"):
+        DCGAN.load_to_train(path)
+    assert fit(DCGAN.load_to_train(path, loss=Mine()), max_steps=1).global_step == 1
     assert settings(read(path))["init_args"].keys().isdisjoint({"loss"})
 
 
 def test_a_class_of_ones_own_keeps_what_it_gives_to_its_bases(written):
     module = Shouting(image_shape=(1, 16, 16), hidden=16, voice=Mine())
-    loaded = Shouting.load_from_checkpoint(written(module), voice=Mine())
+    loaded = Shouting.load_to_train(written(module), voice=Mine())
     assert loaded.penalty.weight == 3.0
     assert fit(loaded, max_steps=1).global_step == 1
 
@@ -130,8 +132,11 @@ def test_a_class_of_ones_own_keeps_what_it_gives_to_its_bases(written):
 
 
 def test_a_loaded_model_is_trained_in_train_mode(written, recwarn):
-    loaded = DCGAN.load_from_checkpoint(written(small(DCGAN)))
-    assert not loaded.training
+    path = written(small(DCGAN))
+    assert not DCGAN.load_to_sample(path).training
+    loaded = DCGAN.load_to_train(path)
+    assert loaded.training
+    loaded.eval()
     before = state(loaded)
     fit(loaded, max_steps=1)
     assert all(module.training for module in loaded.modules())
@@ -142,7 +147,7 @@ def test_a_loaded_model_is_trained_in_train_mode(written, recwarn):
 
 def test_a_loaded_average_is_dropped_unless_it_is_kept_up_to_date(written, caplog):
     path = written(small(DCGAN), callbacks=[EMA()])
-    loaded = DCGAN.load_from_checkpoint(path)
+    loaded = DCGAN.load_to_train(path)
     assert loaded.averaged_generator is not None
     fit(loaded, max_steps=1)
     assert loaded.averaged_generator is None
@@ -151,7 +156,7 @@ def test_a_loaded_average_is_dropped_unless_it_is_kept_up_to_date(written, caplo
 
 def test_a_loaded_average_goes_on(written):
     path = written(small(DCGAN), callbacks=[EMA()])
-    loaded, seen = DCGAN.load_from_checkpoint(path), []
+    loaded, seen = DCGAN.load_to_train(path), []
     before = state(loaded.averaged_generator)
     with torch.no_grad():
         for value in loaded.generator.parameters():
@@ -179,11 +184,11 @@ def test_other_optimizers_than_before_are_said(written):
     path = written(small(DCGAN, generator_optimizer=make, generator_scheduler=schedule))
     expected = r"generator was trained with optimizer RMSprop\(lr=0\.001.*Adam\(lr=0\.0002.*give generator_optimizer="
     with pytest.warns(UserWarning, match=expected), pytest.warns(UserWarning, match=r"LinearLR\(.*total_iters=9"):
-        fit(DCGAN.load_from_checkpoint(path), max_steps=1)
+        fit(DCGAN.load_to_train(path), max_steps=1)
     for given in ({"generator_optimizer": make, "generator_scheduler": schedule},):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            fit(DCGAN.load_from_checkpoint(path, **given), max_steps=1)
+            fit(DCGAN.load_to_train(path, **given), max_steps=1)
         assert not [w for w in caught if "was trained with" in str(w.message)]
 
 
@@ -192,7 +197,7 @@ def test_nothing_is_said_when_nothing_is_another(written, caplog):
     caplog.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit(DCGAN.load_from_checkpoint(path), max_steps=1)
+        fit(DCGAN.load_to_train(path), max_steps=1)
     assert not [w for w in caught if "was trained with" in str(w.message)]
     assert not said(caplog)
 
@@ -204,7 +209,7 @@ def test_nothing_is_said_when_nothing_is_another(written, caplog):
 def test_any_model_is_described_and_loaded(cls, written):
     module = smallest(cls)
     path = written(module)
-    loaded = gans.load(path)
+    loaded = gans.load_to_sample(path)
     assert type(loaded) is cls
     assert not loaded.training
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in module.state_dict().items())
@@ -218,19 +223,23 @@ def test_any_model_is_described_and_loaded(cls, written):
     assert cls(**plain | parts).state_dict().keys() == module.state_dict().keys()
 
 
-def test_load_takes_what_load_from_checkpoint_takes(written):
+def test_to_sample_and_to_train(written):
     path = written(small(DCGAN), callbacks=[EMA()])
-    assert gans.load(path).averaged_generator is not None
-    raw = gans.load(str(path), average=False, n_critic=3)
+    assert gans.load_to_sample(path).averaged_generator is not None
+    raw = gans.load_to_sample(str(path), average=False, n_critic=3)
     assert raw.averaged_generator is None
     assert raw.n_critic == 3
-    assert "load" not in gans.__all__
+    model = gans.load_to_train(path, n_critic=3)
+    assert model.training
+    assert model.averaged_generator is not None
+    assert DCGAN.load_from_checkpoint(path).training  # Lightning's name
+    assert not {"load_to_sample", "load_to_train"} & set(gans.__all__)
 
 
 def test_a_class_of_ones_own_is_named(written):
     path = written(Shouting(image_shape=(1, 16, 16), hidden=16))
-    for call in (lambda: settings(read(path)), lambda: gans.load(path)):
-        with pytest.raises(MisconfigurationException, match=rf"{__name__}\.Shouting.*load_from_checkpoint.*--config"):
+    for call in (lambda: settings(read(path)), lambda: gans.load_to_sample(path)):
+        with pytest.raises(MisconfigurationException, match=rf"{__name__}\.Shouting.*load_to_sample.*--config"):
             call()
 
 
@@ -268,7 +277,7 @@ def test_a_file_that_is_no_checkpoint_is_named(name, written):
 def test_older_files_are_read_too(written):
     path = written(small(GAN))
     torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
-    assert gans.load(path).sample(1).shape == (1, 1, 16, 16)
+    assert gans.load_to_sample(path).sample(1).shape == (1, 1, 16, 16)
 
 
 # Files that mean harm
@@ -301,7 +310,7 @@ def test_no_code_in_a_file_runs(changed, tmp_path):
 def test_no_other_class_is_looked_up(name, changed, monkeypatch):
     path = changed(lambda c: c["gan"].update({"class": name}))
     monkeypatch.setattr(os, "system", lambda *_: pytest.fail("called"))
-    for call in (lambda: settings(read(path)), lambda: gans.load(path), lambda: DCGAN.load_from_checkpoint(path)):
+    for call in (lambda: settings(read(path)), lambda: gans.load_to_sample(path), lambda: DCGAN.load_to_sample(path)):
         with pytest.raises(MisconfigurationException, match="checkpoint holds a"):
             call()
 
@@ -311,7 +320,7 @@ def test_no_other_part_is_built(name, changed, monkeypatch):
     monkeypatch.setattr(os, "system", lambda *_: pytest.fail("called"))
     path = changed(lambda c: c["gan"].update(parts={"loss": {"class_path": name, "init_args": {"command": "ls"}}}))
     assert "loss" not in settings(read(path))["init_args"]
-    loaded = gans.load(path)
+    loaded = gans.load_to_sample(path)
     assert type(loaded.loss) is NonSaturating
     with pytest.raises(MisconfigurationException, match="give loss= to load_from_checkpoint"):
         fit(loaded, max_steps=1)
@@ -335,7 +344,7 @@ def test_no_other_part_is_built(name, changed, monkeypatch):
 )
 def test_damaged_parts_are_named(parts, changed):
     path = changed(lambda c: c["gan"].update(parts=parts))
-    for call in (lambda: settings(read(path)), lambda: gans.load(path), lambda: DCGAN.load_from_checkpoint(path)):
+    for call in (lambda: settings(read(path)), lambda: gans.load_to_sample(path), lambda: DCGAN.load_to_sample(path)):
         with pytest.raises(MisconfigurationException, match=r"loss|penalty"):
             call()
 
@@ -359,7 +368,7 @@ def test_damaged_parts_are_named(parts, changed):
 def test_settings_of_odd_types_or_values_are_named(name, value, changed):
     path = changed(lambda c: c["hyper_parameters"].update({name: value}))
     with pytest.raises(MisconfigurationException):
-        gans.load(path)
+        gans.load_to_sample(path)
     if name not in ("diff_augment",) and not (type(value) is int and value < 1):
         with pytest.raises(MisconfigurationException, match=name):
             settings(read(path))
@@ -369,10 +378,10 @@ def test_no_name_of_a_class_gets_into_the_settings(changed):
     names = ("generator_optimizer", "discriminator_scheduler", "loss", "penalty")
     path = changed(lambda c: c["hyper_parameters"].update({name: "os.system" for name in names} | {"unknown": 1, 3: 4}))
     assert settings(read(path))["init_args"].keys().isdisjoint({*names, "unknown", 3})
-    assert gans.load(path).sample(1).shape == (1, 1, 16, 16)
+    assert gans.load_to_sample(path).sample(1).shape == (1, 1, 16, 16)
 
 
 @pytest.mark.parametrize("records", [[], "os.system", {"generator": "os.system"}, {"generator": {"optimizer": 1}}])
 def test_odd_records_of_optimizers_are_left(records, changed):
     path = changed(lambda c: c["gan"].update(optimizers=records))
-    assert fit(gans.load(path), max_steps=1).global_step == 1
+    assert fit(gans.load_to_train(path), max_steps=1).global_step == 1

@@ -42,7 +42,8 @@ class Graphs(Callback):
 def train(cls, compile, **kwargs):
     """A small model before and after three generator updates, and how many graphs were compiled after each."""
     seed_everything(0, verbose=False)
-    module = smallest(cls, compile=compile, generator_optimizer=sgd(1e-3), discriminator_optimizer=sgd(1e-3), **kwargs)
+    optimizers = {f"{player}_optimizer": sgd(1e-3) for player in smallest(cls).players}
+    module = smallest(cls, compile=compile, **optimizers, **kwargs)
     before = state(module)
     graphs = Graphs()
     fit(module, double(batch_for(module, 64)), max_steps=3, callbacks=[graphs], precision="64-true")

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import TRANSLATORS, batch, fit, images, small
+from conftest import TRANSLATORS, batch, batch_for, fit, images, small
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -189,10 +189,10 @@ def test_gradients_reach_the_generator_through_what_the_discriminator_sees():
     assert all(p.grad.abs().sum() > 0 for p in gan.generator.parameters() if p.ndim > 1)
 
 
-def test_every_gan_trains_with_it(gan):
-    module = gan(diff_augment=POLICY)
+def test_every_gan_trains_with_it(adversary):
+    module = adversary(diff_augment=POLICY)
     before = [p.clone() for p in module.generator.parameters()]
-    fit(module, max_steps=2)
+    fit(module, batch_for(module, 16), max_steps=2)
     assert any(not torch.equal(p, q) for p, q in zip(before, module.generator.parameters(), strict=True))
     assert all(p.isfinite().all() for p in module.parameters())
 
@@ -227,7 +227,7 @@ def test_pictures_checkpoints_and_copies_are_those_of_a_gan_without_it(tmp_path)
         torch.manual_seed(0)
         assert torch.equal(call(augmented), expected)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    assert DCGAN.load_from_checkpoint(tmp_path / "a.ckpt").diff_augment.words == POLICY.split(",")
+    assert DCGAN.load_to_sample(tmp_path / "a.ckpt").diff_augment.words == POLICY.split(",")
     for other in (copy.deepcopy(augmented.discriminator), pickle.loads(pickle.dumps(augmented.discriminator))):
         torch.manual_seed(0)
         expected = augmented.discriminator(images(4))

@@ -312,7 +312,7 @@ def test_the_end_by_epochs_is_made_up(hook, options, tmp_path):
 def test_a_loaded_model_knows_its_step(tmp_path):
     path, _ = stopped(tmp_path, "on_validation_end", 6)
     assert Tiny().trained_steps == 0
-    model = Tiny.load_from_checkpoint(path)
+    model = Tiny.load_to_sample(path)
     assert (model.trained_steps, model.validation_due) == (6, False)
     assert torch.load(path, weights_only=True)["gan"]["validation_due"] is False
     path, _ = stopped(tmp_path, "on_train_batch_end", 6)

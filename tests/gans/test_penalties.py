@@ -7,7 +7,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from gans import WGANGP
-from gans.parts.penalties import R1, GradientPenalty
+from gans.parts.penalties import R1, R2, GradientPenalty, Judged
+
+
+def of(penalty, critic, real, fake):
+    """A penalty on images that a critic has yet to judge."""
+    return penalty(Judged(real, critic), Judged(fake, critic))
 
 
 @pytest.fixture
@@ -23,8 +28,9 @@ def test_on_a_linear_critic_the_gradient_is_its_weight_everywhere(pair):
         return (images * w).sum((1, 2, 3))
 
     norm = w.square().sum().sqrt()
-    torch.testing.assert_close(GradientPenalty(10.0)(critic, *pair), 10 * (norm - 1) ** 2)
-    torch.testing.assert_close(R1(10.0)(critic, *pair), 5 * norm**2)
+    torch.testing.assert_close(of(GradientPenalty(10.0), critic, *pair), 10 * (norm - 1) ** 2)
+    for penalty in (R1(10.0), R2(10.0)):
+        torch.testing.assert_close(of(penalty, critic, *pair), 5 * norm**2)
 
 
 def test_the_penalty_is_two_sided(pair):
@@ -32,7 +38,7 @@ def test_the_penalty_is_two_sided(pair):
     penalties = []
     for length in (0.5, 1.0, 1.5):
         w = torch.full((3, 4, 4), length / 48**0.5, dtype=torch.float64)
-        penalties.append(float(GradientPenalty(1.0)(lambda x, w=w: (x * w).sum((1, 2, 3)), *pair)))
+        penalties.append(float(of(GradientPenalty(1.0), lambda x, w=w: (x * w).sum((1, 2, 3)), *pair)))
     assert penalties == pytest.approx([0.25, 0, 0.25], abs=1e-12)
 
 
@@ -44,23 +50,25 @@ def test_points_lie_between_the_pair_one_share_an_image(pair):
         seen.append(images)
         return images.sum((1, 2, 3))
 
-    GradientPenalty()(critic, real, fake)
+    of(GradientPenalty(), critic, real, fake)
     share = ((seen[0] - real) / (fake - real)).flatten(1)
     assert ((share > 0) & (share < 1)).all()
     torch.testing.assert_close(share, share[:, :1].expand_as(share))
     assert len(share[:, 0].unique()) == len(real)
-    R1()(critic, real, fake)
+    of(R1(), critic, real, fake)
+    of(R2(), critic, real, fake)
     assert torch.equal(seen[1], real)
+    assert torch.equal(seen[2], fake)
 
 
-@pytest.mark.parametrize("penalty", [GradientPenalty(3.0), R1(3.0)])
+@pytest.mark.parametrize("penalty", [GradientPenalty(3.0), R1(3.0), R2(3.0)])
 def test_its_gradient_for_the_weights_equals_finite_differences(pair, penalty):
     """The double backward, by hand."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.Tanh(), nn.Linear(5, 1)).double()
 
     def value():
         torch.manual_seed(0)
-        return penalty(net, *pair)
+        return of(penalty, net, *pair)
 
     value().backward()
     weight = net[1].weight
@@ -77,7 +85,7 @@ def test_its_gradient_for_the_weights_equals_finite_differences(pair, penalty):
 def test_a_gradient_of_zero_gives_no_nan(pair):
     dead = nn.Sequential(nn.Flatten(), nn.Linear(48, 1)).double()
     nn.init.zeros_(dead[1].weight)
-    GradientPenalty()(dead, *pair).backward()
+    of(GradientPenalty(), dead, *pair).backward()
     assert torch.isfinite(dead[1].weight.grad).all()
 
 
@@ -85,10 +93,10 @@ def test_under_autocast_the_penalty_is_float32_and_close(pair):
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(32, 1))
     real, fake = pair.float()
     torch.manual_seed(0)
-    exact = GradientPenalty()(net, real, fake)
+    exact = of(GradientPenalty(), net, real, fake)
     torch.manual_seed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = GradientPenalty()(net, real, fake.bfloat16())
+        mixed = of(GradientPenalty(), net, real, fake.bfloat16())
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, exact, rtol=0.05, atol=0.05)
     mixed.backward()
@@ -100,13 +108,13 @@ def test_a_weight_that_is_not_positive_is_refused():
         R1(0)
 
 
-@pytest.mark.parametrize("penalty", [GradientPenalty(), R1()])
+@pytest.mark.parametrize("penalty", [GradientPenalty(), R1(), R2()])
 def test_under_mixed_precision_penalties_are_computed_in_full(penalty):
     """Forward, gradient and the gradient's gradient: training steps differ in nothing from those in float32."""
 
     class OnlyPenalised(WGANGP):
         def discriminator_loss(self, batch):
-            loss = self.penalty(self.judge, batch[0], -batch[0])
+            loss = self.tell_apart(*self.compare((batch[0],), (-batch[0],)))[1]["loss/penalty"]
             return loss, {"loss/penalty": loss}
 
     weights = []

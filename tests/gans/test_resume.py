@@ -28,7 +28,6 @@ from callbacks import EMA
 from gans import DCGAN, WGAN, CycleGAN, StyleGAN
 from gans.training.noise import NoiseGAN
 from gans.training.optimizers import Adam, LinearDecay
-from gans.training.resume import _rng_state, _set_rng_state
 
 SHAPE = (1, 2, 2)
 
@@ -228,7 +227,7 @@ def test_checkpoints_without_what_is_kept_now_go_on_as_before(saved):
     resumed.begin_update = seen.extend
     assert settings_of(train(resumed, 6, path))[1]["lr"] == pytest.approx(2e-4 * 0.1**3)
     assert torch.equal(seen[0], images(4, SHAPE))
-    assert Tiny.load_from_checkpoint(path).trained_steps == 4
+    assert Tiny.load_to_sample(path).trained_steps == 4
 
 
 def test_a_checkpoint_of_weights_alone_trains_with_new_optimizers(saved, caplog, tmp_path):
@@ -280,7 +279,8 @@ class SeePools(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if not hasattr(self, "pools"):
-            self.pools = dict(pl_module.memory())
+            size = pl_module.pool_size
+            self.pools = {domain: pool[:size].clone() for domain, pool in pl_module.rank_state.items()}
 
 
 def test_a_smaller_pool_keeps_what_fits_and_a_larger_one_all(saved):
@@ -292,8 +292,8 @@ def test_a_smaller_pool_keeps_what_fits_and_a_larger_one_all(saved):
         train(second, 5, path, data=data, callbacks=[see])
         for domain in "ab":
             assert len(see.pools.get(domain, ())) == kept
-            assert kept == 0 or torch.equal(see.pools[domain], first.pools[domain].images[:kept])
-            assert len(second.memory()[domain]) == min(size, 10)
+            assert kept == 0 or torch.equal(see.pools[domain], first.rank_state[domain][:kept])
+            assert len(second.rank_state[domain]) == min(size, 10)
 
 
 def test_a_pool_of_images_of_another_size_is_left(saved):
@@ -301,7 +301,7 @@ def test_a_pool_of_images_of_another_size_is_left(saved):
     path, _ = saved(first, data=torch.utils.data.TensorDataset(*translator_batch(first, 16)))
     second = small_translator(CycleGAN, image_shape=(1, 64, 64))
     train(second, 5, path, data=torch.utils.data.TensorDataset(*translator_batch(second, 16)))
-    assert second.memory()["a"].shape == (4, 1, 64, 64)
+    assert second.rank_state["a"].shape == (4, 1, 64, 64)
 
 
 def test_waiting_batches_of_another_size_are_left(saved):
@@ -437,21 +437,6 @@ def test_what_several_devices_remember_is_dealt_out(saved, caplog):
 # Devices that this machine lacks
 
 
-@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
-def test_the_random_state_of_the_device_is_kept(kind, monkeypatch):
-    generator, device = pretend_generator(kind, monkeypatch), torch.device(kind, 0)
-    torch.manual_seed(5)
-    kept = _rng_state(device)
-    expected = torch.rand(3)
-    torch.manual_seed(6)
-    assert generator.state.item() == 6
-    _set_rng_state(_rng_state(torch.device("cpu")), device)  # of a run on the CPU: there is nothing for the device
-    assert generator.state.item() == 6
-    _set_rng_state(kept, device)
-    assert generator.state.item() == 5
-    assert torch.equal(torch.rand(3), expected)
-
-
 def test_ranks_tell_each_other_what_is_on_the_cpu_and_take_it_up_on_their_device(monkeypatch):
     """A tensor of a device would come to another rank on the device that it was sent from."""
     told = []
@@ -462,11 +447,11 @@ def test_ranks_tell_each_other_what_is_on_the_cpu_and_take_it_up_on_their_device
     monkeypatch.setattr(Trainer, "world_size", 2)
     with FakeTensorMode():
         batch = torch.ones(2, 1, 32, 32, device="cuda"), torch.ones(2, 1, 32, 32, device="cuda")
-        module._waiting, module.pools["a"].images = [batch], batch[0]
+        module._waiting, module.rank_state["a"] = [batch], batch[0]
         module.on_save_checkpoint({})
         (mine,) = told
         (waiting,) = mine["waiting"]
         assert {part.device.type for part in (*waiting, mine["memory"]["a"])} == {"cpu"}
         assert {part.device.type for part in module._taken_up(waiting)} == {"cuda"}
-        module.remember([mine["memory"]])
-        assert module.pools["a"].images.device.type == "cuda"
+        module._share([mine["memory"]])
+        assert module.rank_state["a"].device.type == "cuda"

@@ -122,7 +122,7 @@ def test_vgg_is_trained_with_and_no_part_of_checkpoints(vgg_file, tmp_path):
     assert len(trainer.optimizers[1].param_groups[0]["params"]) == len(list(module.generator.parameters()))
     trainer.save_checkpoint(tmp_path / "m.ckpt")
     vgg_file_gone = {"vgg_weights": "nowhere.pth"}  # needed to train, not to enlarge
-    SRGAN.load_from_checkpoint(tmp_path / "m.ckpt", **vgg_file_gone).translate(images(1, (3, 8, 8)))
+    SRGAN.load_to_sample(tmp_path / "m.ckpt", **vgg_file_gone).translate(images(1, (3, 8, 8)))
 
 
 def test_missing_and_wrong_weights_are_named(tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_finetuning_starts_from_the_pretrained_generator(averaged, tmp_path):
     module = small_translator(SRGAN, pretrained=str(tmp_path / "first.ckpt"))
     module.start_averaging()
     still = {"generator_optimizer": lambda p: torch.optim.SGD(p, 0.0)}
-    module.optimizer_factories = module.optimizer_factories[0], still["generator_optimizer"]
+    module.generator_optimizer = still["generator_optimizer"]
     fit(module, translator_batch(module, 4), max_steps=1)
     for network in (module.generator, module.averaged_generator):
         for a, b in zip(network.parameters(), expected.parameters(), strict=True):
@@ -186,7 +186,7 @@ def test_the_pretrained_generator_says_how_large_it_is(tmp_path):
     assert (module.generator.output.in_channels, module.blocks) == (6, 3)
     fit(module, translator_batch(module, 4), max_steps=1).save_checkpoint(tmp_path / "second.ckpt")
     (tmp_path / "first.ckpt").unlink()
-    assert SRGAN.load_from_checkpoint(tmp_path / "second.ckpt").blocks == 3
+    assert SRGAN.load_to_sample(tmp_path / "second.ckpt").blocks == 3
     assert SRGAN(pretrained=str(tmp_path / "second.ckpt"), **sizes).blocks == 3
     assert SRGAN(pretrained="gone.ckpt", width=6, blocks=3, **sizes).blocks == 3  # nothing is read before training
     with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=gone\.ckpt does not exist"):

@@ -86,4 +86,4 @@ def test_a_checkpoint_of_two_ranks_loads_on_one_device(two):
         "averaged_generator",
     }
     assert len(checkpoint["gan"]["ranks"]) == 2  # every rank's random state, for an exact resume
-    assert DCGAN.load_from_checkpoint(path).sample(2).shape == (2, 1, 16, 16)
+    assert DCGAN.load_to_sample(path).sample(2).shape == (2, 1, 16, 16)

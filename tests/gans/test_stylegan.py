@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from gans import DCGAN, StyleDCGAN, StyleGAN, stylegan
 from gans.parts.losses import Realness
-from gans.stylegan import AdaIN, Blur, Discriminator, DownConv2d, Generator, Growth, Layer, Mapping, UpConv2d, equalised
+from gans.parts.style import AdaIN, Blur, DownConv2d, Mapping, UpConv2d, equalised
+from gans.stylegan import Discriminator, Generator, Growth, Layer
 
 
 def up(x):
@@ -311,10 +312,15 @@ def test_the_schedule_in_images():
     assert Growth(32, 0).level() == (4, 0)
 
 
+def grow(module, seen):
+    module.images_seen = seen
+    module.restored()
+
+
 def growing(seen, **kwargs):
     module = small(StyleGAN, image_shape=(1, 32, 32), grow_images=100, **kwargs).double()
     module.generator.eval()
-    module._grow(seen)
+    grow(module, seen)
     return module
 
 
@@ -331,9 +337,9 @@ def test_the_generator_fades_a_size_in():
     module = growing(175)  # 8x8 counts a quarter, 16x16 three quarters
     z = torch.randn(2, 8).double()
     faded = module.generator(z)
-    module._grow(100)
+    grow(module, 100)
     small_picture = module.generator(z)
-    module._grow(200)
+    grow(module, 200)
     torch.testing.assert_close(faded, 0.25 * small_picture + 0.75 * module.generator(z))
 
 
@@ -386,7 +392,7 @@ def test_growing_resumes_where_it_stopped(tmp_path):
         (3, 0.5)
     ] * 3
     trainer.save_checkpoint(tmp_path / "m.ckpt")
-    loaded = StyleGAN.load_from_checkpoint(tmp_path / "m.ckpt")
+    loaded = StyleGAN.load_to_sample(tmp_path / "m.ckpt")
     for network in (loaded.generator, loaded.discriminator, loaded.averaged_generator):
         assert network.growth.level() == (3, 0.5)
     noise = module.noise(3)
@@ -395,6 +401,8 @@ def test_growing_resumes_where_it_stopped(tmp_path):
     resumed.start_averaging()
     trainer = Trainer(max_steps=4, accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.fit(resumed, DataLoader(data, batch_size=4), ckpt_path=tmp_path / "m.ckpt", weights_only=True)
+    assert resumed.images_seen == 16
+    resumed.begin_update([])
     assert resumed.generator.growth.seen == resumed.averaged_generator.growth.seen == 16
     assert resumed.discriminator.growth.level() == (3, 0)
 
