@@ -46,7 +46,7 @@ NOISE = {"ACGAN", "CGAN", "ConvolutionalCGAN", "DCGAN", "GAN", "InfoGAN", "LSGAN
 NOISE |= {"StyleGAN", "WGAN", "WGANGP"}
 TOLD = {"ACGAN", "CGAN", "ConvolutionalCGAN"}  # the class of an image
 BOTH = {"CycleGAN", "DiscoGAN"}
-CLASSES = {"AFHQ", "CIFAR10", "MNIST", "Digits", "FashionMNIST", "classes"}
+CLASSES = "AFHQ", "CIFAR10", "MNIST", "Digits", "FashionMNIST", "classes"
 FITS = {
     **{name: NOISE | {"StarGAN"} for name in CLASSES},
     **{name: NOISE - TOLD for name in ("LSUN", "images")},

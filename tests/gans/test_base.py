@@ -180,7 +180,7 @@ def test_any_adversarial_loss_trains_both_networks(adversary, loss):
 @pytest.mark.parametrize(
     "settings",
     [{"penalty": GradientPenalty()}, {"penalty": R1(1.0)}, {"penalty": [R1(1.0), R2(1.0)]}, {"weight_clip": 0.01}],
-    ids=str,
+    ids=["gradient penalty", "R1", "R1 and R2", "weight clip"],
 )
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_any_regulariser_goes_with_any_networks(adversary, settings, spectral_norm):
