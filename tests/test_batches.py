@@ -23,8 +23,8 @@ from callbacks.score import check_loader
 from command_line import assert_one_sentence, finish, run_train, start, wait_for
 from gans import ACGAN, DCGAN, GAN, CycleGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
 from gans.parts.losses import Realness
-from gans.training.module import _takes_any_order as takes_any_order
-from gans.training.module import check_kind
+from gans.training.batches import check_kind
+from gans.training.module import takes_any_order
 
 QUICK = [
     *("--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.logger=false", "--score.num_images=0"),
@@ -234,9 +234,8 @@ def test_networks_that_flatten_features_by_view_train_as_they_are(precision):
 def test_a_layer_of_the_labs_kind_keeps_its_order_to_itself_unless_it_calls_view(gan, translator):
     """So that a paper that somebody adds to this folder trains as well, and all others are as fast as they were."""
     for module in (gan(), translator()):
-        assert all(
-            map(takes_any_order, (layer for player in module.players for layer in getattr(module, player).modules()))
-        )
+        networks = [getattr(module, player) for player in module.players]
+        assert all(takes_any_order(layer) for network in networks for layer in network.modules())
     foreign = type("Foreign", (torch.nn.Conv2d,), {"__module__": "elsewhere"})
     added = type("Added", (strangers.Viewed,), {"__module__": "gans.added", "forward": strangers.Viewed.forward})
     assert not takes_any_order(foreign(1, 1, 1))

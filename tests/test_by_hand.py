@@ -29,7 +29,7 @@ def test_training_equals_plain_pytorch(cls, monkeypatch):
         return smallest(cls, **plain, **optimizers)
 
     # The loop draws from one stream; that a module's steps draw from places of their own is tested for itself.
-    monkeypatch.setattr(GANModule, "seed_by_place", lambda self: None)
+    monkeypatch.setattr(GANModule, "seed_by_place", lambda _: None)
     module, other = model(), model()
     before = state(module)
     steps = 2 * getattr(module, "n_critic", 1)

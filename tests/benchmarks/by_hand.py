@@ -200,7 +200,7 @@ class Enlarging(Loop):
 
     def generator_loss(self, fake: Tensor, source: Tensor, target: Tensor) -> Tensor:
         content = mse_loss(fake.float(), target)
-        if not self.trains_d:
+        if self.optimizer_d is None:
             return content
         return content + self.module.adversarial_weight * self.module.loss.generator(self.judge(fake))
 
@@ -234,7 +234,7 @@ class Cyclic(Loop):
         """Image by image, as in the official code."""
         pool, shown = self.pools[domain], []
         for image in images:
-            if len(pool) < self.module.pools[domain].size:
+            if len(pool) < self.module.pool_size:
                 pool.append(image)
                 shown.append(image)
             elif torch.rand(()) < 0.5:

@@ -113,7 +113,7 @@ def test_a_part_of_ones_own_is_named_before_training_goes_on(written):
     assert torch.load(path, weights_only=True)["gan"]["parts"]["loss"] == {"class_path": f"{__name__}.Mine"}
     loaded = DCGAN.load_to_sample(path)
     assert loaded.sample(2).shape == (2, 1, 16, 16)
-    with pytest.raises(MisconfigurationException, match="loaded to sample.*load_to_train"):
+    with pytest.raises(MisconfigurationException, match=r"loaded to sample.*load_to_train"):
         fit(loaded, max_steps=1)
     with pytest.raises(MisconfigurationException, match=rf"loss={__name__}\.Mine.*give loss= to load_to_train"):
         DCGAN.load_to_train(path)
