@@ -1,7 +1,8 @@
 """What several test files need."""
 
 import copy
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -11,10 +12,14 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 import gans
+from callbacks.threads import cores
 from gans.training.adversarial import AnyLoss
 from gans.training.module import GANModule
 from gans.training.noise import Sampler
 from gans.training.translation import Translator
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for all processes that tests start
+torch.set_num_threads(1)  # small networks gain nothing by more, and a process that forks must have no others
 
 CLASSES = 3
 EVERY = [getattr(gans, name) for name in gans.__all__]
@@ -134,19 +139,16 @@ def pretend_generator(kind: str, monkeypatch: pytest.MonkeyPatch) -> Generator:
     return generator
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: a worker a core, of which each takes a gigabyte."""
+    return max(1, min(8, int(cores())))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test starts from the same random state."""
     lightning.seed_everything(0, verbose=False)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """For tests that fork: OpenMP's other threads do not come along, and the child would wait for them for ever."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=ALL_GANS, ids=lambda cls: cls.__name__)

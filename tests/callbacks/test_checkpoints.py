@@ -85,7 +85,6 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path):
         train(tmp_path, callbacks=[LastCheckpoint(every_n_steps=3)], max_steps=8)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("cls", [LastCheckpoint, BestCheckpoint])
 def test_all_ranks_end_in_the_sentence_of_the_first(cls, tmp_path):
     (tmp_path / "checkpoints").write_text("")
@@ -249,7 +248,6 @@ def test_minutes_that_may_be_asked_for():
             LastCheckpoint(every_n_minutes=minutes)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_two_ranks_go_by_the_first_ones_clock_at_the_steps_that_are_logged(tmp_path):
     """The second rank's is never late; were it asked, one rank would write, and wait for the other one for ever."""
 

@@ -149,7 +149,6 @@ def test_without_a_checkpoint_the_sentence_says_so(tmp_path):
         train(tmp_path, poison(small(GAN), 0), Health(), LastCheckpoint(), max_steps=4, log_every_n_steps=1)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_all_ranks_stop_when_one_diverges(tmp_path):
     """In two real processes: a rank that went on alone would wait for the other one for ever."""
 

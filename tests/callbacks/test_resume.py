@@ -224,7 +224,6 @@ class Rings(Callback):
             torch.save(ring(trainer), self.folder / f"ring-{trainer.global_rank}.pt")
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_every_rank_has_its_own_ring_again(tmp_path):
     """Of 6 batches at the check of step 19; resumed from 16, of which it needs 3."""
     ranks = {"strategy": "ddp_fork", "devices": 2}
