@@ -81,12 +81,17 @@ class ACGAN(DCGAN):
             channels, size, width, self.num_classes, self.loss.outcomes, self.discriminator_norm(), self.dropout
         )
 
+    def ask(self, network: nn.Module, images: Tensor, *given: Tensor) -> Any:
+        """What the discriminator says of images, whose class it is not told."""
+        return network(images)
+
     def discriminator_loss(self, batch: Any) -> Loss:
         with torch.no_grad():
-            fakes, asked = self.fakes(batch)
-        images, label = self.reals(batch)
-        real, fake = self.compare((images,), (fakes,))
+            fakes = self.fakes(batch)
+        reals = self.reals(batch)
+        real, fake = self.compare(reals, fakes)
         source, logs = self.tell_apart(real, fake)
+        (_, label), (_, asked) = reals, fakes
         of_classes = [cross_entropy(judged.rest[0], wanted) for judged, wanted in ((real, label), (fake, asked))]
         return source + sum(of_classes), logs | {
             "loss/class": sum(of_classes),

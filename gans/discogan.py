@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from gans.training.adversarial import AnyLoss
+from gans.training.adversarial import AnyLoss, together
 from gans.training.module import Loss
 from gans.training.optimizers import Adam
 from gans.training.precision import full_precision
@@ -124,12 +124,13 @@ class DiscoGAN(AnyLoss, CyclicTranslator):
         return self.reconstruction_rate[self.global_step >= self.rate_steps]
 
     def discriminator_loss(self, batch: Any) -> Loss:
-        logs: dict[str, Tensor] = {}
-        for domain, real, fake in zip("ab", batch, self.made(batch), strict=True):
-            judged = self.compare((real,), (fake.detach(),), by=self.discriminator[domain])
-            logs[f"loss/discriminator_{domain}"] = self.tell_apart(*judged)[0]
-        loss = logs["loss/discriminator_a"] + logs["loss/discriminator_b"]
-        return loss, logs | {"loss/discriminator": loss}
+        found = [
+            self.tell_apart(*self.compare((real,), (fake.detach(),), by=self.discriminator[domain]))
+            for domain, real, fake in zip("ab", batch, self.made(batch), strict=True)
+        ]
+        of_each = {f"loss/discriminator_{domain}": loss for domain, (loss, _) in zip("ab", found, strict=True)}
+        loss, logs = together(found)
+        return loss, logs | of_each
 
     def generator_loss(self, batch: Any) -> Loss:
         a, b = batch

@@ -280,7 +280,8 @@ class StyleGAN(StyledGAN):
 
     # Growing
 
-    def begin_update(self, batches: list[Any]) -> None:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        super().training_step(batch, batch_idx)
         self._grow()
 
     def restored(self) -> None:

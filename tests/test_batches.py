@@ -106,7 +106,7 @@ def test_a_class_of_ones_own_that_does_not_say_what_it_makes_is_not_refused():
             return image, image
 
     check_kind(smallest(Pix2Pix), Pairs())
-    check_kind(type("Own", (gans.training.module.AdversarialModule,), {}), datamodules.UnpairedFolder())
+    check_kind(type("Own", (gans.training.module.GANModule,), {}), datamodules.UnpairedFolder())
 
 
 # Loaders of one's own

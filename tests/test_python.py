@@ -101,7 +101,7 @@ def test_weights_are_in_the_memory_order_that_other_programs_expect(made, tmp_pa
     if made == "validated":
         trainer(tmp_path, logger=False).validate(module, DataLoader(images(16), batch_size=8), verbose=False)
     elif made != "trained":
-        load = gans.load if made == "loaded" else DCGAN.load_from_checkpoint
+        load = gans.load_to_train if made == "loaded" else DCGAN.load_from_checkpoint
         module, before = load(tmp_path / "dcgan.ckpt"), module.state_dict()
         assert all(torch.equal(weight, before[name]) for name, weight in module.state_dict().items())
     assert all(weight.is_contiguous() for weight in module.state_dict().values())

@@ -100,7 +100,7 @@ def gradient_at(judge: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     In full precision, since half of it underflows in the gradient of a gradient, and uncompiled, since torch.compile
     cannot differentiate twice.
     """
-    images = images.detach().requires_grad_()
+    images = full_precision(images.detach()).requires_grad_()
     with torch.autocast(images.device.type, enabled=False), uncompiled():
         (gradient,) = torch.autograd.grad(judge(images).sum(), images, create_graph=True)
     return full_precision(gradient.flatten(1))

@@ -169,6 +169,12 @@ class AnyLoss(AdversarialModule):
         return self.loss.generator(fake.outputs, compared)
 
 
+def together(losses: list[Loss]) -> Loss:
+    """The sum of several discriminators' losses, and of what they log under the same names."""
+    logs = [logs for _, logs in losses]
+    return sum(loss for loss, _ in losses), {name: sum(each[name] for each in logs) for name in logs[0]}  # type: ignore[return-value]
+
+
 def _tuple(found: Any) -> tuple[Any, ...]:
     return tuple(found) if isinstance(found, tuple | list) else (found,)
 

@@ -111,7 +111,8 @@ def _class_of(checkpoint: dict[str, Any]) -> Any:
 def is_named(cls: type, name: Any) -> bool:
     """Whether a checkpoint's name is that of a class; those of the lab may have been in another file then."""
     own = name_of(cls)
-    return name == own or (own.split(".")[0], own.split(".")[-1]) == ("gans", str(name).rpartition(".")[2])
+    lab, last = f"{str(name).partition('.')[0]}.", f".{str(name).rpartition('.')[2]}"
+    return name == own or (lab == "gans." and own.startswith(lab) and own.endswith(last))
 
 
 def name_of(thing: Any) -> str:

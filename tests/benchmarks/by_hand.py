@@ -104,7 +104,12 @@ class Loop:
         label = label if self.module.num_classes else ()
         with torch.no_grad():
             fake, classes = self.draw(len(real))
-        loss = self.module.loss.discriminator(self.judge(real, *label), self.judge(fake, *classes))
+        r1 = isinstance(self.module.penalty, R1) and not (self.half or self.module.compiles)
+        real_score = self.judge(real.requires_grad_() if r1 else real, *label)
+        loss = self.module.loss.discriminator(real_score, self.judge(fake, *classes))
+        if r1:  # on the pass that the loss has made
+            (gradient,) = torch.autograd.grad(real_score.sum(), real, create_graph=True)
+            return loss + self.module.penalty.weight / 2 * gradient.flatten(1).square().sum(1).mean()
         return loss + self.penalty(real, fake, *label)
 
     def penalty(self, real: Tensor, fake: Tensor, *label: Tensor) -> Tensor | float:

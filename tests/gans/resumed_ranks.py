@@ -16,7 +16,8 @@ class Record(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if not hasattr(self, "pools"):
-            self.pools = {domain: images.clone() for domain, images in pl_module.rank_state.items()}
+            size = pl_module.pool_size
+            self.pools = {domain: pool[:size].clone() for domain, pool in pl_module.rank_state.items()}
             self.waiting = [a.clone() for a, _ in pl_module._waiting]
             self.drawn = torch.get_rng_state()
 

@@ -90,7 +90,7 @@ def test_every_part_is_described_by_its_constructors_arguments(cls):
 
 def test_a_loaded_model_trains_with_the_losses_that_it_was_trained_with(written):
     path = written(small(DCGAN, loss=LeastSquares(-1, 1, 0), penalty=R1(2.0)))
-    loaded = DCGAN.load_to_sample(path)
+    loaded = DCGAN.load_to_train(path)
     assert vars(loaded.loss) == {"a": -1, "b": 1, "c": 0}
     assert (type(loaded.penalty), loaded.penalty.weight) == (R1, 2.0)
     assert fit(loaded, max_steps=1).global_step == 1
@@ -269,7 +269,7 @@ def test_a_file_that_is_no_checkpoint_is_named(name, written):
     path = written(small(GAN))
     spoil, sentence = BROKEN[name]
     spoil(path)
-    for call in (read, gans.load, GAN.load_from_checkpoint):
+    for call in (read, gans.load_to_sample, GAN.load_from_checkpoint):
         with pytest.raises(MisconfigurationException, match=rf"written\.ckpt.* {sentence}"):
             call(path)
 
@@ -297,7 +297,7 @@ def test_no_code_in_a_file_runs(changed, tmp_path):
     trace = tmp_path / "harmed"
     for harm in (Harm(os.system, f"touch {trace}"), Harm(exec, f"open({str(trace)!r}, 'w')")):
         path = changed(lambda c, harm=harm: c["gan"].update(parts={"loss": harm}))
-        for call in (read, gans.load, DCGAN.load_from_checkpoint):
+        for call in (read, gans.load_to_sample, DCGAN.load_from_checkpoint):
             with pytest.raises(MisconfigurationException, match="is no checkpoint"):
                 call(path)
     path.write_bytes(pickle.dumps(Harm(os.system, f"touch {trace}")))
@@ -322,7 +322,7 @@ def test_no_other_part_is_built(name, changed, monkeypatch):
     assert "loss" not in settings(read(path))["init_args"]
     loaded = gans.load_to_sample(path)
     assert type(loaded.loss) is NonSaturating
-    with pytest.raises(MisconfigurationException, match="give loss= to load_from_checkpoint"):
+    with pytest.raises(MisconfigurationException, match="give loss= to load_to_train"):
         fit(loaded, max_steps=1)
 
 

@@ -181,7 +181,7 @@ def test_gradients_reach_the_generator_through_what_the_discriminator_sees():
     gan.discriminator = Watch()
     gan.setup("fit")
     x = images(4).requires_grad_()
-    gan.judge(x).sum().backward()
+    gan.judge(x).outputs.sum().backward()
     hole = gan.discriminator.seen[0] == 0
     weight = gan.discriminator.linear.weight.view(1, 1, 16, 16).expand(4, -1, -1, -1)
     assert torch.equal(x.grad, weight.masked_fill(hole, 0))
