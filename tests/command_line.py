@@ -5,6 +5,7 @@ import os
 import resource
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,10 +27,10 @@ def environment(folder):
     return kept | {"HOME": str(folder), "OMP_NUM_THREADS": threads, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
 
-def start(arguments, folder, name="", **variables):
+def start(arguments, folder, name="", script=ROOT / "train.py", **variables):
     """Begin ``python train.py arguments`` in a folder; its output goes into files there that begin with a name."""
-    words = [str(a) for a in arguments]
-    process = SERVER.Process(target=_train, args=(words, str(folder), name, environment(folder) | variables))
+    words = [str(a) for a in (script, *arguments)]
+    process = SERVER.Process(target=_run, args=(words, str(folder), name, environment(folder) | variables))
     process.start()
     return process
 
@@ -59,6 +60,25 @@ def run_train(arguments, folder, timeout=120, **variables):
     return finish(start(arguments, folder, **variables), folder, timeout)
 
 
+def run_ranks(script, arguments, folder, devices):
+    """Run a script on several ranks, whose environment is that of torchrun, to its end; the errors of the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        variables = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "TORCHELASTIC_RUN_ID": "tests",
+        }
+    variables |= {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}
+    ranks = [
+        start(arguments, folder, f"rank{rank}-", script, RANK=str(rank), LOCAL_RANK=str(rank), **variables)
+        for rank in range(devices)
+    ]
+    done = [finish(process, folder, 300, f"rank{rank}-") for rank, process in enumerate(ranks)]
+    assert not any(rank.returncode for rank in done), "".join(rank.stderr for rank in done)
+    return done[0].stderr
+
+
 def assert_one_sentence(done, culprits):
     """The run failed with one line that names the culprits, and nothing after it."""
     assert done.returncode != 0
@@ -70,7 +90,7 @@ def assert_one_sentence(done, culprits):
     assert len(sentence) < 500
 
 
-def _train(arguments, folder, name, variables):
+def _run(words, folder, name, variables):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
@@ -82,7 +102,7 @@ def _train(arguments, folder, name, variables):
         file = os.open(stream, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode) for n, mode in enumerate("rww"))
-    sys.argv = [str(ROOT / "train.py"), *arguments]
+    sys.argv = words
     import torch
 
     torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))  # the server had read the variable before

@@ -1,12 +1,11 @@
 """Each rank goes on with what it remembers; another number of ranks deals it out (two real processes, gloo)."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from command_line import run_ranks
 
 SCRIPT = Path(__file__).with_name("resumed_ranks.py")
 
@@ -14,12 +13,8 @@ SCRIPT = Path(__file__).with_name("resumed_ranks.py")
 def run(out: Path, devices: int, batches: int, *resume: Path) -> tuple[list[dict], str]:
     """What every rank leaves, and what was printed."""
     out.mkdir()
-    path = f"{SCRIPT.parents[2]}:{SCRIPT.parents[1]}"
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, SCRIPT, out, str(devices), str(batches), *resume]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(devices)], done.stderr
+    errors = run_ranks(SCRIPT, [out, devices, batches, *resume], out, devices)
+    return [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(devices)], errors
 
 
 @pytest.fixture(scope="module")

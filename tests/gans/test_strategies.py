@@ -1,14 +1,12 @@
 """Data-parallel training in two real processes (gloo), beside one process on the joined batch."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import gans
+from command_line import run_ranks
 from gans import DCGAN
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -16,12 +14,7 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 def run(out: Path, devices: int) -> None:
     out.mkdir()
-    path = f"{SCRIPT.parents[2]}:{SCRIPT.parents[1]}"
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, out, str(devices)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(SCRIPT, [out, devices], out, devices)
 
 
 @pytest.fixture(scope="module")
