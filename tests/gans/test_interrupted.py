@@ -110,6 +110,17 @@ def run(folder, callbacks, resume=None, steps=STEPS, batch_size=256, settings=No
     return module, trainer
 
 
+WHOLE = {}
+
+
+def left_alone(folder, **kwargs):
+    """A run that nothing stops, made once: what ``run`` gives, when it validated, and random numbers afterwards."""
+    if str(kwargs) not in WHOLE:
+        score = Score()
+        WHOLE[str(kwargs)] = run(folder, [score], **kwargs), score.steps, torch.get_rng_state()
+    return WHOLE[str(kwargs)]
+
+
 def stopped(folder, hook, step, **kwargs):
     """The checkpoint of a run that was stopped in a hook, and the steps at which it validated."""
     score, path = Score(kwargs.pop("last", True)), folder / "stopped.ckpt"
@@ -150,15 +161,13 @@ def assert_same(first, second):
     ],
 )
 def test_an_interrupted_run_validates_and_ends_as_a_whole_one(hook, step, validated, batch_size, tmp_path):
-    whole_score = Score()
-    whole = run(tmp_path, [whole_score], batch_size=batch_size)
-    rng = torch.get_rng_state()
-    assert whole_score.steps == [3, 6, 8]
+    whole, steps, rng = left_alone(tmp_path, batch_size=batch_size)
+    assert steps == [3, 6, 8]
     path, before = stopped(tmp_path, hook, step, batch_size=batch_size)
     assert before == validated
     score = Score()
     resumed = run(tmp_path, [score], path, batch_size=batch_size)
-    assert before + score.steps == whole_score.steps
+    assert before + score.steps == steps
     assert_same(whole, resumed)
     assert torch.equal(torch.get_rng_state(), rng)
     assert (score.starts, score.ends) == (1, 1)
@@ -168,8 +177,7 @@ def test_an_interrupted_run_validates_and_ends_as_a_whole_one(hook, step, valida
 
 
 def test_a_made_up_validation_that_is_interrupted_is_made_up_again(tmp_path):
-    whole = run(tmp_path, [Score()])
-    rng = torch.get_rng_state()
+    whole, _, rng = left_alone(tmp_path)
     path, before = stopped(tmp_path, "on_train_batch_end", 6)
     for hook in ("on_validation_batch_end", "on_validation_start"):
         path, again = stopped(tmp_path, hook, 6, resume=path)
@@ -185,7 +193,7 @@ def test_a_made_up_validation_that_is_interrupted_is_made_up_again(tmp_path):
 @pytest.mark.parametrize(("hook", "step"), [("on_validation_batch_end", 3), ("on_validation_end", 6)])
 def test_several_batches_an_update(hook, step, settings, tmp_path):
     """Validations come at other batches than those at which Lightning expects them."""
-    whole = run(tmp_path, [Score()], settings=settings)
+    whole, _, _ = left_alone(tmp_path, settings=settings)
     path, before = stopped(tmp_path, hook, step, settings=settings)
     score = Score()
     resumed = run(tmp_path, [score], path, settings=settings)
@@ -231,13 +239,12 @@ def test_validation_that_is_switched_off_is_not_made_up(tmp_path):
 @pytest.mark.parametrize("interval", [1.0, 0.5])
 def test_validation_by_epochs(hook, step, interval, tmp_path):
     epochs = {"check_val_every_n_epoch": 1, "val_check_interval": interval, "steps": 16}
-    whole_score = Score()
-    whole = run(tmp_path, [whole_score], **epochs)
+    whole, steps, _ = left_alone(tmp_path, **epochs)
     earlier = interval == 0.5 and step % 7 == 0 and hook != "on_train_epoch_end"  # after three batches and after six
     path, before = stopped(tmp_path, hook, step - earlier, **epochs)
     score = Score()
     resumed = run(tmp_path, [score], path, **epochs)
-    assert before + score.steps == whole_score.steps
+    assert before + score.steps == steps
     assert_same(whole, resumed)
     assert resumed[1].current_epoch == whole[1].current_epoch
 
@@ -297,13 +304,11 @@ def test_however_training_ends_its_last_weights_are_validated_once(options, vali
     ["on_train_batch_end", "on_validation_start", "on_validation_batch_end", "on_validation_end", "on_train_end"],
 )
 def test_the_end_by_epochs_is_made_up(hook, options, tmp_path):
-    whole_score = Score()
-    whole = run(tmp_path, [whole_score], **options)
-    rng = torch.get_rng_state()
+    whole, steps, rng = left_alone(tmp_path, **options)
     path, before = stopped(tmp_path, hook, 14, **options)
     score = Score()
     resumed = run(tmp_path, [score], path, **options)
-    assert before + score.steps == whole_score.steps
+    assert before + score.steps == steps
     assert_same(whole, resumed)
     assert torch.equal(torch.get_rng_state(), rng)
     assert (score.starts, score.ends) == (1, 1)
