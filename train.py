@@ -212,12 +212,6 @@ class CLI(LightningCLI):
         )
         for key in OF_DATA[1:]:
             parser.link_arguments(f"data.{key}", f"model.init_args.{key}", apply_on="instantiate")
-        parser.link_arguments(
-            ("score.monitor", "quality.monitor"),
-            "best.monitor",
-            compute_fn=lambda score, quality: quality or score,
-            apply_on="instantiate",
-        )
         for key in ("features", "weights", "cache_dir"):
             parser.link_arguments(f"score.{key}", f"neighbors.{key}")
 
@@ -338,7 +332,7 @@ class CLI(LightningCLI):
             made = super().instantiate_trainer(logger=[metrics], plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
         except Exception as error:  # whatever Lightning and what it needs have against the settings
             raise MisconfigurationException(complaint(error, CLI.asked)) from error
-        check_trainer(made, [n for c in made.callbacks if isinstance(c, Score | Quality) for n in c.names.values()])
+        check_trainer(made, [n for c in made.callbacks if isinstance(c, Score | Quality) for n in c.directions])
         check_strategy(made.strategy)
         return made
 

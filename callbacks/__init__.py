@@ -1,11 +1,12 @@
 """Pictures, averaging, checkpoints and scores; nothing here knows a particular GAN or data set."""
 
-from callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.ema import EMA
 from callbacks.health import Health, TrainingDiverged
 from callbacks.neighbors import Neighbors
 from callbacks.progress import Progress
 from callbacks.quality import Quality
+from callbacks.runs.checkpoints import AtomicCheckpointIO
 from callbacks.runs.metrics_file import MetricsFile
 from callbacks.samples import ImageWriter, Samples
 from callbacks.score import Score

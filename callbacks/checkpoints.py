@@ -1,64 +1,22 @@
-"""Checkpoints: the last state, from which a run goes on, and the best by score; both written whole or not at all."""
+"""Checkpoints: the last state, from which a run goes on, and the best by score."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.pictures.images import folder_of
-from callbacks.runs.files import reason, save
+from callbacks.runs.checkpoints import together
+from callbacks.scores.history import Mode, mode_of
 
-
-class Unwritten(MisconfigurationException):
-    """A checkpoint cannot be written."""
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write a checkpoint beside its final name and move it there when it is safely on disk.
-
-    A process killed in between, or a full disk, leaves the previous checkpoint as it was.
-
-    Raises:
-        Unwritten: A checkpoint cannot be written.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        try:
-            save(checkpoint, path)
-        except OSError as error:
-            earlier = "the one before it is as it was" if Path(path).exists() else "there is none before it"
-            raise Unwritten(
-                f"the checkpoint {path} cannot be written ({reason(error)}), and {earlier}: make room there, or give "
-                "a folder that can be written to with --run_dir"
-            ) from error
-
-
-@contextmanager
-def together(trainer: Trainer) -> Iterator[None]:
-    """Inside, the first rank writes a checkpoint; where it cannot, all ranks raise its sentence, and none waits for it.
-
-    Raises:
-        Unwritten: The checkpoint cannot be written.
-    """
-    error = ""
-    try:
-        yield
-    except Unwritten as exception:
-        if trainer.world_size == 1:
-            raise
-        error = str(exception)
-        trainer.strategy.barrier()  # at which the others are
-    if trainer.world_size > 1 and (error := trainer.strategy.broadcast(error)):
-        raise Unwritten(error)
+OF_CALLBACKS = ("score/", "quality/", "health/")  # names that no model logs
 
 
 class LastCheckpoint(Checkpoint):
@@ -136,20 +94,53 @@ class BestCheckpoint(ModelCheckpoint):
 
     A resumed run, also one whose folder was moved, remembers the best score as long as the file is there.
 
+    Callbacks tell by their ``directions`` which scores they compute, and whether the smallest or largest is the best.
+
     Args:
-        monitor: Name of the score.
+        monitor: Name of a score, or of a loss, of which the smallest is the best; by default the first metric of
+            Quality or, without any, the first of Score.
+
+    Raises:
+        MisconfigurationException: (Before training, or with the first losses) nobody logs such a number.
     """
 
-    def __init__(self, monitor: str) -> None:
+    def __init__(self, monitor: str | None = None) -> None:
         super().__init__(
             filename="best",
             monitor=monitor,
-            mode=mode_of(monitor),
+            mode=mode_of(monitor or ""),
             save_on_train_epoch_end=False,  # scores are new after validation
             enable_version_counter=False,
         )
+        self._directions: dict[str, Mode] = {}  # of scores that callbacks compute
+        self._unsure = False  # whether anybody logs it
         self._found = False  # whether the file is there, and training goes on
         self._remembered = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        telling = [c.directions for c in trainer.callbacks if hasattr(c, "directions")]
+        self._directions = {name: mode for directions in telling for name, mode in directions.items()}
+        if self.monitor is None:
+            self.monitor = next((name for directions in reversed(telling) for name in directions), None)
+        elif telling and stage == "fit" and ("/" not in self.monitor or self.monitor.startswith(OF_CALLBACKS)):
+            self._check(("what the model logs, such as loss/generator",))
+        self._unsure = bool(telling) and self.monitor not in (None, *self._directions)
+        if mode := self._directions.get(self.monitor or ""):
+            self.mode, self.kth_value = mode, torch.tensor(torch.inf if mode == "min" else -torch.inf)
+        super().setup(trainer, pl_module, stage)
+
+    def _check(self, others: Iterable[str]) -> None:
+        if self.monitor not in (*self._directions, *others):
+            raise MisconfigurationException(
+                f"--best.monitor={self.monitor} is logged by nobody: there are "
+                f"{', '.join(dict.fromkeys((*self._directions, *others)))}"
+            )
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        super().on_train_batch_end(trainer, *args, **kwargs)
+        if self._unsure and any(name.startswith("loss/") for name in trainer.callback_metrics):
+            self._unsure = False
+            self._check(trainer.callback_metrics)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
@@ -199,8 +190,3 @@ def _step_in(path: Path) -> int | None:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
     except Exception:  # whatever a file that is cut or holds something else leads to
         return None
-
-
-def mode_of(name: str) -> Literal["min", "max"]:
-    """Whether a score's smallest or largest value is the best: similarities grow, distances shrink."""
-    return "max" if name.startswith(("quality/psnr", "quality/ssim", "quality/ms_ssim")) else "min"

@@ -171,7 +171,7 @@ class Health(Callback):
         least = trainer.strategy.reduce(torch.tensor(len(self._held_out), device=module.device), reduce_op="min")
         self._held_out = self._held_out[: int(least)]
 
-    def _check(self, trainer: Trainer, module: LightningModule) -> None:
+    def _check(self, trainer: Trainer, module: Any) -> None:
         assert self._recent is not None
         if len(self._recent) < (self._recent.maxlen or 0):  # the first steps of a run
             return

@@ -18,8 +18,8 @@ from torchmetrics.functional.image.lpips import _NoTrainLpips
 from callbacks.pictures.images import step_of, to_uint8
 from callbacks.pictures.randomness import isolated_rng
 from callbacks.runs.ranks import agreed
-from callbacks.score import keep_best, publish
 from callbacks.scores.features import pretrained
+from callbacks.scores.history import Mode, keep_best, publish
 
 SMALLEST = {"psnr": 1, "ssim": 11, "ms_ssim": 176, "lpips": 31}  # sides that a metric's windows and layers fit into
 BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}  # torchvision's names
@@ -79,9 +79,14 @@ class Quality(Callback):
         self._sums: Tensor | None = None  # of each metric, and the number of images
 
     @property
+    def directions(self) -> dict[str, Mode]:
+        """Names of the metrics, each with whether its smallest or largest value is the best."""
+        return {name: "min" if metric == "lpips" else "max" for metric, name in self.names.items()}
+
+    @property
     def monitor(self) -> str | None:
-        """Name of the metric by which checkpoints are chosen, the first; None if there is none."""
-        return next(iter(self.names.values()), None)
+        """Name of the first metric, by which checkpoints are chosen; None if there is none."""
+        return next(iter(self.directions), None)
 
     @property
     def needs_all(self) -> bool:
@@ -92,7 +97,7 @@ class Quality(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load LPIPS before anything is trained, so that what is missing is missed at once."""
-        if not self.monitor or stage == "predict":
+        if not self.names or stage == "predict":
             return
         # What the batches are: the data tells, or else what the GAN can take.
         gives = getattr(trainer.datamodule, "gives", None)
@@ -108,7 +113,7 @@ class Quality(Callback):
                 if (trainer.local_rank == 0) == first:
                     self._load()
         if stage == "fit":
-            pl_module.validates_last = True
+            pl_module.validates_last = True  # type: ignore[assignment]
 
     def prepare(self, trainer: Trainer, data: Any) -> None:
         """As in Score."""
@@ -131,8 +136,8 @@ class Quality(Callback):
             self._lpips = create_lpips(self.lpips_net, self.lpips_weights)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.monitor:
-            keep_best(trainer, self.monitor)
+        if self.names:
+            keep_best(trainer, self.directions)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.names or trainer.sanity_checking:
@@ -190,8 +195,7 @@ class Quality(Callback):
         }
         if "lpips" in self.names:
             entry["protocol"]["lpips_net"] = self.lpips_net
-        assert self.monitor is not None
-        publish(trainer, pl_module, "quality.json", entry, self.monitor, {"quality/images": count})
+        publish(trainer, pl_module, "quality.json", entry, self.directions, {"quality/images": count})
 
     on_test_epoch_end = on_validation_epoch_end
 
@@ -252,7 +256,7 @@ def luminance_of(images: Tensor) -> Tensor:
     return 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
 
 
-def create_lpips(net: str, weights: str | None) -> nn.Module:
+def create_lpips(net: Literal["alex", "vgg", "squeeze"], weights: str | None) -> nn.Module:
     """LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924) with the linear layers that torchmetrics brings.
 
     Args:

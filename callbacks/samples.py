@@ -94,7 +94,7 @@ class Samples(Callback):
         else:
             self._draw(trainer, pl_module)
 
-    def _missing(self, module: LightningModule) -> int:
+    def _missing(self, module: Any) -> int:
         return self.count - sum(len(module.real(batch)) for batch in self._batches)
 
     def _keep(self, batch: Any, trainer: Trainer, module: LightningModule) -> None:

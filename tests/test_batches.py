@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 import datamodules
 import gans
 from callbacks import Score
-from callbacks.score import check_loader
+from callbacks.scores.passes import check_loader
 from command_line import assert_one_sentence, finish, run_train, start, wait_for
 from gans import ACGAN, DCGAN, GAN, CycleGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
 from gans.parts.losses import Realness

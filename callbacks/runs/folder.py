@@ -20,7 +20,7 @@ from callbacks.command_line.config_files import settings_in, text_of
 from callbacks.runs.files import tidy, whole
 from callbacks.runs.metrics_file import MetricsFile
 from callbacks.runs.settings import without_secrets
-from callbacks.score import keep_until
+from callbacks.scores.history import keep_until
 
 try:
     import fcntl

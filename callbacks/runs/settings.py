@@ -68,10 +68,9 @@ def allowed_settings(
                 allowed[key] = _arguments(key, given, SECTIONS[key], parts)
             elif key not in ONLY_OF_TRAINING:
                 raise _Refused(key, value, "left out: there is no such setting")
-        for key in ("score", "neighbors"):  # which import what has a dot
-            features = allowed.get(key, {}).get("features")
-            if "." in str(features):
-                raise _Refused(f"{key}.features", features, "the name of features, without a dot")
+        for key, name in (("score", "features"), ("neighbors", "features"), ("score", "metrics")):
+            if "." in str(given := allowed.get(key, {}).get(name)):  # which would be imported
+                raise _Refused(f"{key}.{name}", given, f"the name of {name}, without a dot")
     except _Refused as refused:
         raise MisconfigurationException(
             f"{refused} in {_short(path, 100, tail=True)}: what a run folder says is only read as far as scoring and "

@@ -1,1 +1,6 @@
-"""What scores are computed with: features, distances, the pass over images."""
+"""What scores are computed with: metrics, features, distances, the pass over images; and scores without a Trainer."""
+
+from callbacks.scores.compare import score
+from callbacks.scores.metrics import Metric
+
+__all__ = ["Metric", "score"]

@@ -54,7 +54,7 @@ def reduced(images: Tensor) -> Tensor:
 
 
 def extractor_of(
-    trainer: Trainer, features: str, weights: str | None, cache_dir: Path, made: Extractor | None = None
+    trainer: Trainer, features: str | nn.Module, weights: str | None, cache_dir: Path, made: Extractor | None = None
 ) -> Extractor:
     """The extractor that ``--score.features`` names, with the same weights on all ranks, which call this together.
 

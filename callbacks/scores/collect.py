@@ -1,7 +1,8 @@
 """What is remembered of real and generated images for the scores: sums, some features, and files of them."""
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -9,42 +10,65 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.pictures.images import to_uint8
 from callbacks.runs.files import unwritten, whole
-from callbacks.scores.distances import ClassSums, Moments
+from callbacks.runs.ranks import gathered
+from callbacks.scores.distances import ClassSums, Moments, frechet_distance
 from callbacks.scores.features import Extractor
 
 SPLITS = 10  # of the inception score
 KEPT = 10_000  # features of each kind that KID and MiFID keep, spread evenly over the images
+OF_REAL = ("moments", "features")  # of the real images, whatever is asked for: a file of them serves all scores
 
 
-class Reference:
-    """What is known of a set of images.
+class Collected:
+    """What a pass has collected of a set of images; None is what no score needs, or what is not known.
 
-    Args:
+    Attributes:
+        count: Number of images.
         mu: Mean feature (D,), float64.
         sigma: Covariance (D, D), float64.
-        features: Up to KEPT features (M, D), spread evenly over the images, in order; None when only the rest is known.
-        count: Number of images.
-        classes: Sums for the inception score.
+        features: Up to KEPT features (M, D), spread evenly over the images, in order.
+        classes: Sums of the probabilities of classes.
+        wrong: "pixels" or "features", if any of these were not finite numbers.
     """
 
+    # Whoever asks for them has them, and need not look whether they are None.
+    mu: Tensor
+    sigma: Tensor
+    features: Tensor
+    classes: ClassSums
+
     def __init__(
-        self, mu: Tensor, sigma: Tensor, features: Tensor | None, count: int, classes: ClassSums | None = None
+        self,
+        count: int,
+        mu: Tensor | None = None,
+        sigma: Tensor | None = None,
+        features: Tensor | None = None,
+        classes: ClassSums | None = None,
+        wrong: str = "",
     ) -> None:
-        self.mu, self.sigma, self.features, self.count, self.classes = mu, sigma, features, count, classes
+        vars(self).update(mu=mu, sigma=sigma, features=features, classes=classes)
+        self.count, self.wrong = count, wrong
+        self._distances: WeakKeyDictionary[Collected, Tensor] = WeakKeyDictionary()
+
+    def frechet_to(self, real: "Collected") -> Tensor:
+        """The Fréchet distance; the roots of large matrices, which two scores ask for, are taken once."""
+        if real not in self._distances:
+            self._distances[real] = frechet_distance(real.mu, real.sigma, self.mu, self.sigma)
+        return self._distances[real]
 
     def save(self, path: Path | None) -> None:
         """Write to a file, whole or not at all; a folder that cannot be written to costs time, not the run."""
-        if path is None:
+        if path is None or self.wrong:
             return
-        assert self.features is not None
         try:
             _write_npz(path, mu=self.mu, sigma=self.sigma, features=self.features, count=torch.tensor(self.count))
         except OSError as error:
             unwritten("statistics", path, error)
 
     @classmethod
-    def load(cls, path: Path | None, dim: int) -> "Reference | None":
+    def load(cls, path: Path | None, dim: int) -> "Collected | None":
         """Read a file that ``save`` wrote; None where there is none of features of size ``dim``, or a damaged one."""
         if path is None or not path.exists():
             return None
@@ -55,8 +79,8 @@ class Reference:
         except Exception:  # numpy raises many kinds for files that are not its own
             return None
         fits = mu.shape == (dim,) and sigma.shape == (dim, dim) and features.shape[1:] == (dim,)
-        numbers = all(part.is_floating_point() for part in (mu, sigma, features))
-        return cls(mu, sigma, features, count) if fits and numbers else None
+        numbers = all(part.is_floating_point() and part.isfinite().all() for part in (mu, sigma, features))
+        return cls(count, mu, sigma, features) if fits and numbers else None
 
 
 class Collector:
@@ -66,17 +90,18 @@ class Collector:
         extractor: Turns images into features.
         count: Number of images to come, over all ranks.
         batch_size: Images the extractor takes at a time.
-        classify: Whether the inception score's sums are wanted.
+        needs: What is wanted of them, as in ``Metric.needs``.
     """
 
-    def __init__(self, extractor: Extractor, count: int, batch_size: int, classify: bool) -> None:
+    def __init__(self, extractor: Extractor, count: int, batch_size: int, needs: Collection[str] = OF_REAL) -> None:
         self.extractor = extractor
         self.count = count
         self.batch_size = batch_size
-        self.classify = classify
+        self.needs = needs
         self.extracted = 0
         self._waiting: list[Tensor] = []
         self._numbers: list[int] = []
+        self._finite: dict[str, Tensor] = {}  # pixels and features
         self._moments: Moments | None = None
         self._classes: ClassSums | None = None
         # One tensor for all that is kept: small ones, made between a network's large ones, would keep the memory of the
@@ -85,58 +110,76 @@ class Collector:
         self._rows: list[int] = []  # of it that are there
 
     def add(self, images: Tensor, start: int) -> None:
-        """Take uint8 images (N, C, H, W), which are numbers start, start + 1, ... of all."""
-        self._waiting.append(images)
+        """Take images (N, C, H, W) in [-1, 1], which are numbers start, start + 1, ... of all."""
+        if self._waiting and self._waiting[0].shape[1:] != images.shape[1:]:
+            self._extract(len(self._numbers))
+        self._check("pixels", images)
+        self._waiting.append(to_uint8(images))
         self._numbers += range(start, start + len(images))
         while len(self._numbers) >= self.batch_size:
             self._extract(self.batch_size)
 
+    def add_share(self, images: Tensor, first: int, total: int) -> None:
+        """Take those of images (N, C, H, W), which are numbers first, first + 1, ... of ``total``, that count."""
+        chosen = [i for i in range(len(images)) if share(first + i, 1, self.count, total)]
+        if chosen:
+            self.add(images[chosen], before(first, self.count, total))
+
+    def _check(self, what: str, numbers: Tensor) -> None:
+        finite = numbers.isfinite().all()  # not fetched from the device before the end
+        self._finite[what] = self._finite[what] & finite if what in self._finite else finite
+
     def _extract(self, n: int) -> None:
         images = torch.cat(self._waiting)
         numbers, self._numbers = self._numbers[:n], self._numbers[n:]
-        images, self._waiting = images[:n], [images[n:]]
+        images, self._waiting = images[:n], [images[n:]] if self._numbers else []
         with torch.autocast(images.device.type, enabled=False):
             features, logits = self.extractor(images)
         self.extracted += len(images)
-        if self._moments is None:
-            self._moments = Moments(features.shape[1], features.device)
-        self._moments.update(features)
-        chosen = min(KEPT, self.count)
-        if self._kept is None:
-            self._kept = torch.empty(chosen, features.shape[1])
-        kept = [i for i, number in enumerate(numbers) if share(number, 1, chosen, self.count)]
-        rows = [before(numbers[i], chosen, self.count) for i in kept]
-        self._kept[rows] = features[kept].float().cpu()
-        self._rows += rows
-        if self.classify and logits is not None:
+        self._check("features", features)
+        if "moments" in self.needs:
+            if self._moments is None:
+                self._moments = Moments(features.shape[1], features.device)
+            self._moments.update(features)
+        if "features" in self.needs:
+            chosen = min(KEPT, self.count)
+            if self._kept is None:
+                self._kept = torch.empty(chosen, features.shape[1])
+            kept = [i for i, number in enumerate(numbers) if share(number, 1, chosen, self.count)]
+            rows = [before(numbers[i], chosen, self.count) for i in kept]
+            self._kept[rows] = features[kept].float().cpu()
+            self._rows += rows
+        if "classes" in self.needs and logits is not None:
             if self._classes is None:
                 self._classes = ClassSums(logits.shape[1], features.device, SPLITS)
             self._classes.update(logits, torch.tensor(numbers) * SPLITS // self.count)
 
-    def reference(self, trainer: Trainer) -> Reference:
-        """Everything together, over all ranks."""
+    def collected(self, trainer: Trainer | None = None) -> Collected:
+        """Everything together, over all ranks of a trainer."""
         if self._numbers:
             self._extract(len(self._numbers))
         moments, classes = self._moments, self._classes
         kept = [] if self._kept is None else [(torch.tensor(self._rows), self._kept[self._rows])]
-        if trainer.world_size > 1:
+        wrong = [what for what, finite in self._finite.items() if not finite]
+        if trainer is not None and trainer.world_size > 1:
             # Objects hold the CPU's tensors only: a device's would come on the device that they were sent from.
             sizes = [None if part is None else part.sums.shape[1] for part in (moments, classes)]
-            parts: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, (sizes, kept))
-            kept = [features for part in parts for features in part[1]]
+            parts = gathered(trainer, (sizes, kept, wrong))
+            kept, wrong = ([one for part in parts for one in part[i]] for i in (1, 2))
             dim, columns = (max(part[0][i] or 0 for part in parts) for i in range(2))  # a rank may have had no images
             device = trainer.strategy.root_device
-            moments = moments or Moments(dim, device)
-            torch.distributed.all_reduce(moments.sums)
+            if dim:
+                moments = moments or Moments(dim, device)
+                torch.distributed.all_reduce(moments.sums)
             if columns:
                 classes = classes or ClassSums(columns - 2, device, SPLITS)
                 torch.distributed.all_reduce(classes.sums)
-        assert moments is not None
-        order = torch.cat([rows for rows, _ in kept]).argsort()  # the same for any number of ranks
-        features = torch.cat([features for _, features in kept])[order]
-        mu, sigma = moments.compute()
-        return Reference(mu.cpu(), sigma.cpu(), features, self.count, classes)
+        mu, sigma = (None, None) if moments is None else (part.cpu() for part in moments.compute())
+        features = None
+        if kept:
+            order = torch.cat([rows for rows, _ in kept]).argsort()  # the same for any number of ranks
+            features = torch.cat([part for _, part in kept])[order]
+        return Collected(self.count, mu, sigma, features, classes, max(wrong, default=""))
 
 
 def before(index: int, chosen: int, total: int) -> int:
@@ -184,4 +227,4 @@ def write_statistics(path: str | Path, mu: Tensor, sigma: Tensor) -> None:
 
 def _write_npz(path: Path, **arrays: Tensor) -> None:
     with whole(path) as partial, partial.open("wb") as file:
-        np.savez(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
+        np.savez(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})  # type: ignore[arg-type]

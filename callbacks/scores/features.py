@@ -8,8 +8,9 @@ import io
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.error import URLError
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from callbacks.pictures.randomness import isolated_rng
 
+T = TypeVar("T")
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 
@@ -134,11 +136,11 @@ class Custom(Extractor):
         return Features(self.network(images.expand(-1, 3, -1, -1)).flatten(1), None)
 
 
-def create(features: str, weights: str | None) -> Extractor:
+def create(features: str | nn.Module, weights: str | None) -> Extractor:
     """The extractor that ``--score.features`` names, frozen and in eval mode.
 
     Args:
-        features: "inception", "pixels", the name of a torchvision classifier, or the class path of an nn.Module.
+        features: "inception", "pixels", the name of a torchvision classifier, the class path of an nn.Module, or one.
         weights: Local file with its weights; None for the library's download.
 
     Raises:
@@ -148,15 +150,24 @@ def create(features: str, weights: str | None) -> Extractor:
         return _created(features, weights).requires_grad_(False).eval()
 
 
-def _created(features: str, weights: str | None) -> Extractor:
+def _created(features: str | nn.Module, weights: str | None) -> Extractor:
     if weights:
         _check_exists(Path(weights))
+    if isinstance(features, nn.Module):  # of which a copy is frozen
+        copy = deepcopy(features)
+        return copy if isinstance(copy, Extractor) else Custom(copy)
     if features == "inception":
         return Inception(weights)
     if features == "pixels":
         return Pixels()
     if "." in features:
-        return Custom(_imported(features, weights))
+        network = made_of(features, nn.Module, "--score.features")
+        if weights:
+            try:
+                network.load_state_dict(read_weights(Path(weights)))
+            except RuntimeError as error:
+                raise _wrong_weights(Path(weights), f"--score.features={features}", error) from error
+        return network if isinstance(network, Extractor) else Custom(network)
     from torchvision.models import list_models
 
     if features not in (names := list_models(module=__import__("torchvision").models)):
@@ -172,20 +183,22 @@ def fingerprint(extractor: Extractor) -> str:
     """A name for what an extractor computes: its class, all its weights and buffers, and the code of a user's own."""
     network = getattr(extractor, "network", extractor)
     found = hashlib.sha256(f"{type(network).__module__}.{type(network).__qualname__} {extractor.resize}".encode())
-    if isinstance(extractor, Custom):
+    if isinstance(extractor, Custom) or not type(extractor).__module__.startswith(f"{__package__}."):
         with suppress(TypeError, OSError):  # it was not made of a file
             found.update(Path(inspect.getfile(type(network))).read_bytes())
     for name, tensor in (*extractor.named_parameters(), *extractor.named_buffers()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()[:12]
 
 
-def probe(extractor: Extractor, features: str, image_shape: tuple[int, int, int]) -> tuple[int, float]:
+def probe(
+    extractor: Extractor, features: str | nn.Module, image_shape: tuple[int, int, int]
+) -> tuple[int, bool, float]:
     """What an extractor makes of two images of a shape (C, H, W), on the CPU.
 
     Returns:
-        The size D of a feature, and the seconds that an image takes.
+        The size D of a feature, whether there are logits, and the seconds that an image takes.
 
     Raises:
         MisconfigurationException: It does not make features (N, D) of them.
@@ -195,30 +208,35 @@ def probe(extractor: Extractor, features: str, image_shape: tuple[int, int, int]
         began = time.perf_counter()
         try:
             with isolated_rng(0, torch.device("cpu")), torch.no_grad():
-                found = extractor(images).features
+                found, logits = extractor(images)
         except Exception as error:
             if not isinstance(extractor, Custom):
                 raise
             raise MisconfigurationException(
-                f"--score.features={features} cannot look at uint8 images (N, 3, H, W): {error}"
+                f"--score.features={text_of(features)} cannot look at uint8 images (N, 3, H, W): {error}"
             ) from error
         seconds = (time.perf_counter() - began) / len(images)
     if found.ndim != 2 or len(found) != len(images) or found.is_complex() or not found.numel():
         raise MisconfigurationException(
-            f"--score.features={features} must turn images (N, 3, H, W) into features (N, D); of "
+            f"--score.features={text_of(features)} must turn images (N, 3, H, W) into features (N, D); of "
             f"{len(images)} images it made {tuple(found.shape)}, {str(found.dtype).removeprefix('torch.')}"
         )
     if torch.equal(found[0], found[1]) or not found.isfinite().all():
         raise MisconfigurationException(
-            f"--score.features={features} must tell images apart: of two random ones it made "
+            f"--score.features={text_of(features)} must tell images apart: of two random ones it made "
             f"{'the same features' if found.isfinite().all() else 'features that are not finite numbers'}"
         )
-    return found.shape[1], seconds
+    return found.shape[1], logits is not None, seconds
 
 
-def name_of(features: str) -> str:
+def text_of(features: str | nn.Module) -> str:
+    """Features as they are named in settings: what a module's class is called, if they are one."""
+    return features if isinstance(features, str) else f"{type(features).__module__}.{type(features).__qualname__}"
+
+
+def name_of(features: str | nn.Module) -> str:
     """Short name of an extractor, for the names of scores."""
-    return features.rpartition(".")[2].lower()
+    return text_of(features).rpartition(".")[2].lower()
 
 
 def pretrained(
@@ -271,26 +289,24 @@ def read_weights(path: Path, option: str = "--score.weights") -> dict[str, Any]:
         ) from error
 
 
-def _imported(class_path: str, weights: str | None) -> nn.Module:
+def made_of(class_path: str, base: type[T], option: str) -> T:
+    """An object of a class on ``base``, which ``option`` names by its path.
+
+    Raises:
+        MisconfigurationException: There is no such class, or it cannot be made without arguments.
+    """
     module, _, name = class_path.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the code there leads to
-        raise MisconfigurationException(f"--score.features={class_path} cannot be imported: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise MisconfigurationException(f"--score.features={class_path} is not a torch.nn.Module class")
+        raise MisconfigurationException(f"{option}={class_path} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        kind = f"{base.__module__.removesuffix('.modules.module')}.{base.__name__}"
+        raise MisconfigurationException(f"{option}={class_path} is not a {kind} class")
     try:
-        network = cls()
+        return cls()
     except Exception as error:
-        raise MisconfigurationException(
-            f"--score.features={class_path} cannot be made without arguments: {error}"
-        ) from error
-    if weights:
-        try:
-            network.load_state_dict(read_weights(Path(weights)))
-        except RuntimeError as error:
-            raise _wrong_weights(Path(weights), f"--score.features={class_path}", error) from error
-    return network
+        raise MisconfigurationException(f"{option}={class_path} cannot be made without arguments: {error}") from error
 
 
 def _downloaded_inception() -> Path:

@@ -21,7 +21,7 @@ from callbacks import (
     Views,
 )
 from callbacks.pictures.images import plain
-from callbacks.score import keep_until
+from callbacks.scores.history import keep_until
 from datamodules import Digits
 from gans import DCGAN
 

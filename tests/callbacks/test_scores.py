@@ -19,11 +19,11 @@ from watch import Watch
 from callbacks import EMA, MetricsFile, Quality, Score
 from callbacks.pictures.images import to_uint8
 from callbacks.runs.ranks import agreed
-from callbacks.score import keep_until, record
 from callbacks.scores.classifier import extractor_of
 from callbacks.scores.collect import Collector, read_statistics, write_statistics
 from callbacks.scores.distances import frechet_distance, kernel_distance, memorization_distance
 from callbacks.scores.features import Custom, Features, create, fingerprint
+from callbacks.scores.history import keep_until, record
 from datamodules import Digits, ImageFolder, UnpairedFolder
 from gans import DCGAN
 
@@ -691,7 +691,6 @@ def test_two_ranks_take_each_real_image_once(unpaired, tmp_path):
         data = unpaired()
         data.prepare_data()
         strategy = {"root_device": torch.device("cpu"), "broadcast": staticmethod(lambda x: x)}
-        strategy["batch_to_device"] = staticmethod(data.on_after_batch_transfer)
         part = {"world_size": 2, "global_rank": rank, "strategy": type("Strategy", (), strategy)}
         part |= {"is_global_zero": not rank, "callbacks": [], "lightning_module": None, "datamodule": data}
         part |= dict.fromkeys(("sanity_checking", "training", "testing"), False)
@@ -701,8 +700,8 @@ def test_two_ranks_take_each_real_image_once(unpaired, tmp_path):
         callback = score(tmp_path, num_images=6)
         callback._extractor = create("pixels", None)
         callback._begin(stand_in, Negative(), loader)
-        callback._go_through(stand_in, Negative())
-        for found, collector in ((real, callback._collector), (fake, callback._fake)):
+        callback._pass.go_through(lambda batch, data=data: data.on_after_batch_transfer(batch, 0))
+        for found, collector in ((real, callback._pass.of_real), (fake, callback._pass.of_fake)):
             found |= zip(collector._numbers, torch.cat(collector._waiting), strict=True)
             assert collector.count == {id(real): 4, id(fake): 6}[id(found)]
     for found, images in ((real, of_domain(unpaired, "B")), (fake, -of_domain(unpaired, "A"))):
@@ -730,14 +729,14 @@ def test_ranks_add_up_their_sums_where_they_are(monkeypatch):
         return Features(points[:, :6], points[:, :3] / 50)
 
     def collect(images, rank, world_size):
-        collector = Collector(extractor, 10, 4, classify=True)
+        collector = Collector(extractor, 10, 4, ("moments", "features", "classes"))
         collector.add(images, 0)
         strategy = type("Strategy", (), {"root_device": torch.device("cpu")})
-        found[rank] = collector.reference(type("Trainer", (), {"world_size": world_size, "strategy": strategy}))
+        found[rank] = collector.collected(type("Trainer", (), {"world_size": world_size, "strategy": strategy}))
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     monkeypatch.setattr(torch.distributed, "all_reduce", add)
-    found, images = {}, torch.randint(256, (10, 3, 4, 4), dtype=torch.uint8)
+    found, images = {}, torch.rand(10, 3, 4, 4) * 2 - 1
     ranks = [threading.Thread(target=collect, args=(part, rank, 2)) for rank, part in enumerate((images, images[:0]))]
     for rank in ranks:
         rank.start()
@@ -748,5 +747,5 @@ def test_ranks_add_up_their_sums_where_they_are(monkeypatch):
         for part in ("mu", "sigma", "features"):
             assert torch.equal(getattr(found[rank], part), getattr(found["alone"], part))
         assert found[rank].classes.compute() == found["alone"].classes.compute()
-    assert sorted(len(kept) for _, kept in told.values()) == [0, 1]
-    assert {tuple(sizes) for sizes, _ in told.values()} == {(6, 5), (None, None)}
+    assert sorted(len(kept) for _, kept, _ in told.values()) == [0, 1]
+    assert {tuple(sizes) for sizes, *_ in told.values()} == {(6, 5), (None, None)}
