@@ -99,6 +99,7 @@ class Collector:
         self.batch_size = batch_size
         self.needs = needs
         self.extracted = 0
+        self.size = 0  # of a feature
         self._waiting: list[Tensor] = []
         self._numbers: list[int] = []
         self._finite: dict[str, Tensor] = {}  # pixels and features
@@ -135,6 +136,8 @@ class Collector:
         images, self._waiting = images[:n], [images[n:]] if self._numbers else []
         with torch.autocast(images.device.type, enabled=False):
             features, logits = self.extractor(images)
+        check_sizes({features.shape[1], self.size or features.shape[1]})
+        self.size = features.shape[1]
         self.extracted += len(images)
         self._check("features", features)
         if "moments" in self.needs:
@@ -180,6 +183,15 @@ class Collector:
             order = torch.cat([rows for rows, _ in kept]).argsort()  # the same for any number of ranks
             features = torch.cat([part for _, part in kept])[order]
         return Collected(self.count, mu, sigma, features, classes, max(wrong, default=""))
+
+
+def check_sizes(sizes: set[int]) -> None:
+    """Raise MisconfigurationException where features differ in size, as pixels of grey images from coloured ones."""
+    if len(sizes) > 1:
+        raise MisconfigurationException(
+            "images must have as many channels as those that they are compared with: their features have "
+            f"{' and '.join(map(str, sorted(sizes)))} numbers"
+        )
 
 
 def before(index: int, chosen: int, total: int) -> int:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from callbacks.pictures.randomness import isolated_rng
 from callbacks.scores.classifier import classifier_of
-from callbacks.scores.collect import OF_REAL, Collected, Collector
+from callbacks.scores.collect import OF_REAL, Collector, check_sizes
 from callbacks.scores.features import Extractor, create, text_of
 from callbacks.scores.metrics import Metric, compute, needs, possible, select
 from callbacks.scores.passes import Pass, extent_of
@@ -74,28 +74,29 @@ def score(
             extractor: Extractor = classifier_of(real, Path(cache_dir).expanduser(), device).to(device)
         else:
             extractor = create(features, weights).to(device)
-        of_real: Collected | None = None
+        reals: Collector | None = None
         if model is not None:
             loader, to_device = _opened(real, device)
             extent = extent_of(loader)
             fakes = Collector(extractor, num_images or extent.distinct, batch_size, wanted)
-            reals = Collector(extractor, min(num_real or extent.distinct, extent.distinct), batch_size)
-            real_of = getattr(model, "real", _images_of)
+            if compares:
+                reals = Collector(extractor, min(num_real or extent.distinct, extent.distinct), batch_size)
+            done = Pass(model.generate, getattr(model, "real", _images_of), fakes, reals, extent, loader, seed)
             with _in_eval_mode(model):
-                done = Pass(model.generate, real_of, fakes, reals if compares else None, extent, loader, seed)
                 done.go_through(to_device, lambda batches: tqdm(batches, desc="Scoring", unit="batch", **BAR))
-            of_fake, of_real = fakes.collected(), reals.collected() if compares else None
         else:
 
-            def collected(images: Any, kind: str, number: int | None, needed: Collection[str]) -> Collected:
+            def filled(images: Any, kind: str, number: int | None, needed: Collection[str]) -> Collector:
                 total, batches = _stream(images, device)
                 total = total or number or 0
                 collector = Collector(extractor, min(number or total, total), batch_size, needed)
                 _fill(collector, batches, total, kind)
-                return collector.collected()
+                return collector
 
-            of_real = collected(real, "real", num_real, OF_REAL) if compares else None
-            of_fake = collected(fake, "generated", num_images, wanted)
+            reals = filled(real, "real", num_real, OF_REAL) if compares else None
+            fakes = filled(fake, "generated", num_images, wanted)
+        of_real, of_fake = reals and reals.collected(), fakes.collected()
+        check_sizes({collector.size for collector in (reals, fakes) if collector})
     lacking: dict[str, str] = {}
     if of_fake.classes is None:
         lacking["classes"] = f"features={text_of(features)} tells no classes apart"
