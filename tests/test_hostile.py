@@ -305,6 +305,8 @@ MORE = {
     "augmentation that unpickles": (lambda f: poison(f, data__init_args__augment=[unpickled(f)]), "data.augment="),
     "augmentation in the run's folder": (lambda f: poison(f, data__init_args__augment="evil.Net"), "data.augment="),
     "features that are a class": (lambda f: poison(f, score__features=touch(f)), "score.features="),
+    "a score that is a class": (lambda f: poison(f, score__metrics=[touch(f)]), "score.metrics="),
+    "a score in the run's folder": (lambda f: poison(f, score__metrics=["frechet", "evil.Net"]), "score.metrics="),
     "features of the neighbours": (lambda f: poison(f, neighbors__features="evil.Net"), "neighbors.features="),
     "a class in the quality": (lambda f: poison(f, quality__lpips_weights=unpickled(f)), "quality.lpips_weights="),
     "a class in the views": (lambda f: poison(f, views__columns=touch(f)), "views.columns="),

@@ -24,6 +24,59 @@ def by_epochs(tmp_path_factory):
     return folder, settings
 
 
+OWN = """
+import torch
+from callbacks.scores import Metric
+
+class Varied(Metric):
+    name, higher_is_better, needs_real = "varied", True, False
+
+    def __init__(self, power: float = 1.0):
+        self.power = power
+
+    def compute(self, real, fake):
+        return torch.pdist(fake.features.double()).mean() ** self.power
+
+class Mean(torch.nn.Module):
+    def forward(self, images):
+        return images.float().mean((2, 3))
+"""
+
+
+def test_a_score_and_features_of_ones_own_choose_the_best(tmp_path):
+    """By class path; a stranger's run folder may name no such class."""
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "more.yaml").write_text(
+        "score: {features: own.Mean, metrics: [frechet, {class_path: own.Varied, init_args: {power: 2.0}}]}\n"
+    )
+    here = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    settings = [*QUICK, NO_LOGGER, "--config=more.yaml", "--trainer.max_steps=30", "--best.monitor=score/varied_mean"]
+    done = run_train([*settings, "--run_dir=out"], tmp_path, **here)
+    assert done.returncode == 0, done.stderr
+    file = json.loads((tmp_path / "out/scores.json").read_text())
+    assert (file["monitor"], file["mode"]) == ("score/varied_mean", "max")
+    values = {entry["step"]: entry["scores"]["score/varied_mean"] for entry in file["history"]}
+    best = torch.load(tmp_path / "out/checkpoints/best.ckpt", weights_only=True)
+    assert best["global_step"] == file["best"]["step"] == max(values, key=values.get)
+    assert set(file["best"]["scores"]) == {"score/frechet_mean", "score/varied_mean"}
+    validate = ["validate", "--ckpt_path=out/checkpoints/best.ckpt"]
+    assert_one_sentence(run_train(validate, tmp_path, **here), ["score.metrics=", "out/config.yaml"])
+    done = run_train([*validate, "--config=out/config.yaml"], tmp_path, **here)
+    assert f"score/varied_mean {values[best['global_step']]:.5g}" in done.stdout
+
+
+def test_one_score_more_beside_all(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    settings = [*QUICK, NO_LOGGER, "--trainer.max_steps=5", "--run_dir=out", "--best.monitor=loss/generator"]
+    done = run_train([*settings, "--score.metrics+=own.Varied"], tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = history(tmp_path)
+    assert list(entry["scores"]) == [
+        f"score/{name}_pixels" for name in ("frechet", "kernel", "memorization_frechet", "varied")
+    ]
+    assert (tmp_path / "out/checkpoints/best.ckpt").exists()
+
+
 def history(folder):
     return json.loads((folder / "out/scores.json").read_text())["history"]
 
@@ -79,6 +132,12 @@ def test_what_is_missing_is_missed_before_images_are_looked_for(tmp_path):
         ["--score.real_statistics=small.npz"],
         ["--quality.metrics=[psnr]"],
         ["--score.batch_size=0"],
+        ["--score.metrics=[fidd]"],
+        ["--score.metrics=[fid]"],  # of pixels
+        ["--score.metrics=[own.Metric]"],
+        ["--best.monitor=fid"],
+        ["--best.monitor=score/fid"],
+        ["--best.monitor=score/frechet_pixels", "--score.num_images=0"],
     ],
 )
 def test_what_cannot_be_scored_is_one_sentence_before_training(options, tmp_path):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from callbacks.pictures.randomness import isolated_rng
-from callbacks.scores.classifier import classifier_of
+from callbacks.scores.classifier import check_classes, classifier_of
 from callbacks.scores.collect import OF_REAL, Collector, check_sizes
 from callbacks.scores.features import Extractor, create, text_of
 from callbacks.scores.metrics import Metric, compute, needs, possible, select
@@ -70,6 +70,7 @@ def score(
     wanted, compares = needs(chosen), any(metric.needs_real for metric in chosen)
     with isolated_rng(seed, device):  # a DataLoader draws a random number when it starts
         if features == "classifier":
+            check_classes(real)
             real.prepare_data()
             extractor: Extractor = classifier_of(real, Path(cache_dir).expanduser(), device).to(device)
         else:
@@ -95,7 +96,7 @@ def score(
 
             reals = filled(real, "real", num_real, OF_REAL) if compares else None
             fakes = filled(fake, "generated", num_images, wanted)
-        of_real, of_fake = reals and reals.collected(), fakes.collected()
+        of_real, of_fake = reals.collected() if reals else None, fakes.collected()
         check_sizes({collector.size for collector in (reals, fakes) if collector})
     lacking: dict[str, str] = {}
     if of_fake.classes is None:

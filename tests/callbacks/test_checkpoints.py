@@ -374,3 +374,53 @@ def test_evaluation_says_nothing_of_folders_and_has_no_best(folder, tmp_path):
         path = tmp_path / "run/checkpoints/best.ckpt"
         other.validate(trainer.lightning_module, ckpt_path=path, verbose=False, weights_only=True)
     assert best.best_model_path == ""
+
+
+class Told(Given):
+    """Scores that are told of beforehand, the first of which is the default."""
+
+    def __init__(self, directions, name, **scores):
+        super().__init__(name, **scores)
+        self.directions = directions
+
+
+def test_the_best_is_the_largest_of_a_score_that_grows(tmp_path):
+    told = Told({"score/own": "max"}, "score/own", at2=3.0, at4=5.0, at6=4.0)
+    _, best = validated(tmp_path, told, 6, monitor=None)
+    assert (best.monitor, best.mode) == ("score/own", "max")
+    assert steps(tmp_path, "best") == 4
+    told = Told({"score/own": "max"}, "score/own", at8=4.5)
+    _, best = validated(tmp_path, told, 8, monitor=None, ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    assert best.best_model_score == 5.0  # which the resumed run remembers
+    assert steps(tmp_path, "best") == 4
+
+
+def test_the_last_callback_with_scores_chooses_unless_another_score_is_named(tmp_path):
+    """As pairs of images, which Quality compares, tell more than their distribution."""
+    first, last = (
+        Told({"score/a": "min", "score/b": "max"}, "score/b", at2=1.0),
+        Told({"quality/c": "max"}, "quality/c"),
+    )
+    last.scores = first.scores
+    _, best = validated(tmp_path / "default", first, 2, last, monitor=None)
+    assert best.monitor == "quality/c"
+    _, best = validated(tmp_path / "named", first, 2, last, monitor="score/b")
+    assert (best.monitor, best.mode) == ("score/b", "max")
+
+
+@pytest.mark.parametrize("monitor", ["score/c", "fid", "health/diversity", "quality/psnr"])
+def test_a_monitor_that_nobody_logs_is_one_sentence_before_training(monitor, tmp_path):
+    told = Told({"score/a": "min", "score/b": "max"}, "score/a")
+    sentence = rf"--best\.monitor={monitor} is logged by nobody: there are score/a, score/b, .*such as loss/generator"
+    with pytest.raises(MisconfigurationException, match=sentence):
+        validated(tmp_path, told, 2, monitor=monitor)
+    assert not (tmp_path / "checkpoints/last.ckpt").exists()
+
+
+def test_a_loss_that_nobody_logs_is_found_out_with_the_first_losses(tmp_path):
+    module = small(GAN)
+    callbacks = [Told({"score/a": "min"}, "score/a"), BestCheckpoint("loss/critic")]
+    sentence = r"=loss/critic is logged by nobody: there are score/a, loss/discriminator, loss/generator"
+    with pytest.raises(MisconfigurationException, match=sentence):
+        train(tmp_path, module, callbacks=callbacks, max_steps=8, log_every_n_steps=2)
+    assert module.trainer.global_step == 2

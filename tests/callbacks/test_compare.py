@@ -72,7 +72,7 @@ def test_a_model_and_a_loader_without_a_plan(tmp_path):
     model.generate, model.real = Negative().generate, lambda batch: batch[0]
     callback = Score("pixels", num_images=20, cache_dir=str(tmp_path / "cache"))
     assert found == validated(callback, model, loader, tmp_path)
-    chosen = [i for i in range(50) if share(i, 1, 20, 50)]  # spread evenly
+    chosen = [first + i for first in range(0, 50, 8) for i in range(share(first, 8, 20, 50))]  # the first of a batch
     assert found == score(real, -real[chosen], features="pixels")
 
 
@@ -94,7 +94,7 @@ def test_two_sets_in_all_forms(tmp_path):
         [str(tmp_path / name) for name in sets],
     ]
     found = [score(*form, features="pixels") for form in forms]
-    found.append(score(*(iter(images.split(7)) for images in sets.values()), None or ["all"], "pixels", None, 30, 40))
+    found.append(score(*(iter(images.split(7)) for images in sets.values()), ["all"], "pixels", None, 30, 40))
     assert all(scores == found[0] for scores in found)
     assert set(found[0]) == {"frechet_pixels", "kernel_pixels", "memorization_frechet_pixels"}
 
@@ -155,7 +155,8 @@ def test_the_classifier_of_a_data_module(tmp_path, digits, monkeypatch):
 
 def wrong(tmp_path):
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/a.png").write_bytes(b"no image")
+    for name in "ab":
+        (tmp_path / f"folder/{name}.png").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
     four = pictures(4)
     return {

@@ -213,7 +213,7 @@ def test_a_score_that_cannot_be_computed_is_named(tmp_path, digits):
         (
             ["callbacks.scores.metrics.Metric"],
             "pixels",
-            r"=callbacks\.scores\.metrics\.Metric cannot be made without arguments",
+            r"=callbacks\.scores\.metrics\.Metric cannot be made without",
         ),
     ],
 )
