@@ -1,6 +1,7 @@
 """One file a data set; nothing here knows a GAN."""
 
 from datamodules.afhq import AFHQ
+from datamodules.arrays import Arrays
 from datamodules.celeba import CelebA
 from datamodules.cifar10 import CIFAR10
 from datamodules.cityscapes import Cityscapes
@@ -22,6 +23,7 @@ __all__ = [
     "CIFAR10",
     "LSUN",
     "MNIST",
+    "Arrays",
     "CelebA",
     "Cityscapes",
     "Digits",

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.image_folder import ImageFolder
-from datamodules.images.pictures import folders_in, is_folder, splits_among
+from datamodules.images.folders import folders_in, is_folder, splits_among
 
 Domain = Literal["cat", "dog", "wild"]
 URLS = (  # as in download.sh of StarGAN v2; checksums were not published, so that nothing is downloaded by itself
@@ -37,7 +37,7 @@ class AFHQ(ImageFolder):
         self.domain = domain
 
     @property
-    def class_names(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The domains, in the order of the labels; empty where there is one only."""
         return () if self.domain or not self.labels else get_args(Domain)
 
@@ -46,7 +46,7 @@ class AFHQ(ImageFolder):
         found = (splits_among(folders_in(root)) for root in roots)
         return next((splits for splits in found if "train" in splits), {"train": self.data_dir / "train"})
 
-    def items(self, split: str) -> tuple[list[Path], list[int] | None, list[Path]]:
+    def items(self, split: str) -> tuple[list[Path], list[int] | None]:
         folder = self._folder(split)
         domains = [self.domain] if self.domain else get_args(Domain)
         missing = next((domain for domain in domains if not is_folder(folder / domain)), None)
@@ -58,4 +58,4 @@ class AFHQ(ImageFolder):
         pictures = [self.pictures_in(folder / domain) for domain in domains]
         paths = [path for domain in pictures for path in domain]
         labels = [label for label, domain in enumerate(pictures) for _ in domain]
-        return paths, labels if self.class_names else None, paths
+        return paths, labels if self.class_names else None

@@ -56,7 +56,7 @@ class CelebA(ImageDataModule):
         return "images with attributes" if self.attributes else "images"
 
     @property
-    def class_names(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The attributes, in the order of the labels."""
         return self.attributes
 
@@ -87,7 +87,7 @@ class CelebA(ImageDataModule):
             f"into {self.data_dir / 'celeba'}, or set --data.data_dir to the folder that holds celeba"
         )
 
-    def items(self, split: str) -> tuple[list[Path], list[list[int]] | None, list[Path]]:
+    def items(self, split: str) -> tuple[list[Path], list[list[int]] | None]:
         files = self._files()
         if files is None:
             raise self._missing()
@@ -104,10 +104,10 @@ class CelebA(ImageDataModule):
             )
         paths = [files.images / name for name in names]
         if not self.attributes:
-            return paths, None, paths
+            return paths, None
         has = self._read(files.attributes)
         try:
-            return paths, [has[name] for name in names], paths
+            return paths, [has[name] for name in names]
         except KeyError as error:
             raise MisconfigurationException(f"{files.attributes} has no row for {error}: download it anew") from error
 

@@ -12,18 +12,10 @@ class CIFAR10(TorchvisionDataModule):
 
     channels = 3
     class_names = (
-        "airplane",
-        "automobile",
-        "bird",
-        "cat",
-        "deer",
-        "dog",
-        "frog",
-        "horse",
-        "ship",
-        "truck",
-    )  # type: ignore[assignment]
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    )
     source = "CIFAR10"
-    files = "cifar-10-batches-py/*_batch*"
+    pattern = "cifar-10-batches-py/*_batch*"
     archive = "the files of cifar-10-python.tar.gz"
     url = "https://www.cs.toronto.edu/~kriz/"

@@ -1,11 +1,10 @@
 """Cityscapes: photographs of streets and maps of what is in them (Cordts et al. 2016, 1604.01685)."""
 
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.pairs import PairedFolder
+from datamodules.pairs import Pair, PairedFolder
 
 
 class Cityscapes(PairedFolder):
@@ -23,8 +22,8 @@ class Cityscapes(PairedFolder):
     def __init__(self, data_dir: str = "data/cityscapes", **kwargs: Any) -> None:
         super().__init__(data_dir=data_dir, **kwargs)
 
-    def items(self, split: str) -> tuple[list[tuple[Path, ...]], None, list[Path]]:
-        if not self._folders("train"):
+    def items(self, split: str) -> tuple[list[Pair], None]:
+        if not self._folder("train"):
             raise MisconfigurationException(
                 f"Cityscapes is missing in --data.data_dir={self.data_dir}: fetch gtFine_trainvaltest.zip and "
                 "leftImg8bit_trainvaltest.zip from https://www.cityscapes-dataset.com, and put train/*.jpg and "

@@ -1,6 +1,5 @@
 """Digits: scikit-learn's 1,797 handwritten digits, grey, 8x8, which need no download (Alpaydin and Kaynak, 1998)."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,10 @@ class Digits(ImageDataModule):
 
     channels = 1
     val_split = "train"  # too few to hold any back
-    class_names = tuple("0123456789")  # type: ignore[assignment]
+    class_names = tuple("0123456789")
 
-    def items(self, split: str) -> tuple[np.ndarray, list[int], list[Path]]:
+    def items(self, split: str) -> tuple[Any, list[int]]:
         from sklearn.datasets import load_digits
 
         digits = load_digits()  # 17 grey levels, 0 to 16
-        return (digits.images * (255 / 16)).round().astype(np.uint8), digits.target.tolist(), []
-
-    def open(self, item: np.ndarray) -> Any:
-        from PIL import Image
-
-        return Image.fromarray(item)
+        return (digits.images * (255 / 16)).round().astype(np.uint8), digits.target.tolist()

@@ -29,7 +29,7 @@ class Facades(PairedFolder):
 
     def prepare_data(self) -> None:
         """Download if need be; decode and resize, once and for all."""
-        if not self._folders("train"):
+        if not self._folder("train"):
             fetch(URL, SHA256, self.data_dir)
         super().prepare_data()
 

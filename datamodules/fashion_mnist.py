@@ -12,18 +12,10 @@ class FashionMNIST(TorchvisionDataModule):
 
     channels = 1
     class_names = (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    )  # type: ignore[assignment]
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
     source = "FashionMNIST"
-    files = "FashionMNIST/raw/*-ubyte"
+    pattern = "FashionMNIST/raw/*-ubyte"
     archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
     url = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.images.module import ImageDataModule
-from datamodules.images.pictures import held_out, splits_among
+from datamodules.images.folders import held_out, splits_among
+from datamodules.images.splits import SplitFolders
 
 
-class ImageFolder(ImageDataModule):
+class ImageFolder(SplitFolders):
     """Your own images, of any size: the shorter side is resized to image_size and the centre cut out.
 
     Sub-folders with images are classes, in alphabetical order; a folder without them has no labels. Where data_dir
@@ -34,17 +34,11 @@ class ImageFolder(ImageDataModule):
         super().__init__(data_dir=data_dir, **kwargs)
         self.channels = channels
         self.labels = labels
-        self._inside: dict[Path, dict[str, list[Path]]] = {}
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The names of the sub-folders that hold images to train on."""
         return tuple(name for name in self._by_class("train") if name)
-
-    @property
-    def val_split(self) -> str:  # type: ignore[override]
-        """ "test" where there is a folder of images to validate or test with beside those to train on, else "train"."""
-        return "test" if held_out(self._folders()) else "train"
 
     def _folders(self) -> dict[str, Path]:
         """The folders "train" and, if any, "val" and "test"."""
@@ -81,7 +75,7 @@ class ImageFolder(ImageDataModule):
 
     def _forget(self) -> None:
         super()._forget()
-        self._inside.clear()
+        self._inside: dict[Path, dict[str, list[Path]]] = {}
 
     def _say_others(self) -> None:
         super()._say_others()
@@ -93,10 +87,6 @@ class ImageFolder(ImageDataModule):
         if unused:
             where = " and ".join(sorted(folder.name for folder in used))
             self._say(f"{len(unused)} images outside of {where} were left out, such as {unused[0]}")
-
-    def _folder(self, split: str) -> Path:
-        folders = self._folders()
-        return folders["train"] if split == "train" else held_out(folders)
 
     def _all(self, split: str) -> list[Path]:
         """The pictures of a split in alphabetical order, in whatever folders."""
@@ -116,7 +106,7 @@ class ImageFolder(ImageDataModule):
             )
         return found
 
-    def items(self, split: str) -> tuple[list[Path], list[int] | None, list[Path]]:
+    def items(self, split: str) -> tuple[list[Path], list[int] | None]:
         pictures, classes = self._by_class(split), list(self._by_class("train"))
         for name in pictures:
             if name not in classes:
@@ -127,4 +117,4 @@ class ImageFolder(ImageDataModule):
                 )
         paths = [path for paths in pictures.values() for path in paths]
         labels = [classes.index(name) for name, paths in pictures.items() for _ in paths]
-        return paths, None if classes == [""] else labels, paths
+        return paths, None if classes == [""] else labels

@@ -11,8 +11,10 @@ from typing import Annotated, Any, NamedTuple
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.images.module import ImageDataModule
-from datamodules.images.pictures import NoImages, held_out, splits_in
+from datamodules.images.broken import NoImages
+from datamodules.images.folders import splits_in
+from datamodules.images.pictures import open_picture
+from datamodules.images.splits import SplitFolders
 
 URL = "http://dl.yf.io/lsun/scenes"
 
@@ -41,7 +43,7 @@ class Records(Sequence[Record]):
         return Record(self.database, self.keys[number])
 
 
-class LSUN(ImageDataModule):
+class LSUN(SplitFolders):
     """A category of LSUN, as databases or as files.
 
     ``<category>_train_lmdb`` and ``<category>_val_lmdb`` under data_dir are the splits as they are published (they need
@@ -80,29 +82,22 @@ class LSUN(ImageDataModule):
     @property
     def val_split(self) -> str:  # type: ignore[override]
         """ "test" where there are images to test with, else "train"."""
-        published = all(self._database(part).is_dir() for part in ("train", "val"))
-        return "test" if self.test_share or published or held_out(self._folders()) else "train"
+        return "test" if self.test_share else super().val_split
 
     def _folders(self) -> dict[str, Path]:
-        """Where there are files, the folders that they are in."""
+        """The databases, or the folders of files; without splits, data_dir for "train"."""
         if self._database("train").is_dir():
-            return {}
-        return splits_in(self.data_dir)
+            return {part: self._database(part) for part in ("train", "val") if self._database(part).is_dir()}
+        return splits_in(self.data_dir) or {"train": self.data_dir}
 
     def _database(self, part: str) -> Path:
         return self.data_dir / f"{self.category}_{part}_lmdb"
 
-    def items(self, split: str) -> tuple[Sequence[Record] | list[Path], None, list[Path]]:
+    def items(self, split: str) -> tuple[Sequence[Record] | list[Path], None]:
+        folder = self._folder("train" if self.test_share else split)
         database = self._database("train")
         if database.is_dir():
-            if split == "test" and not self.test_share:
-                database = self._database("val")
-            keys = self._part(_keys(database), split)
-            return Records(database, keys), None, [database / "data.mdb"]
-        folders = self._folders()
-        folder = folders.get("train", self.data_dir)
-        if split == "test" and not self.test_share:
-            folder = held_out(folders)
+            return Records(folder, self._part(_keys(folder), split)), None
         try:
             paths = self.pictures_in(folder)
         except NoImages as error:
@@ -111,8 +106,10 @@ class LSUN(ImageDataModule):
                 f"from {URL} there, or give a folder of LSUN's JPEG files"
             ) from error
         names = {os.fsencode(path.relative_to(self.data_dir).as_posix()): path for path in paths}
-        paths = [names[name] for name in self._part(list(names), split)]
-        return paths, None, paths
+        return [names[name] for name in self._part(list(names), split)], None
+
+    def files_of(self, items: Sequence[Any]) -> list[Path]:
+        return [items.database / "data.mdb"] if isinstance(items, Records) else super().files_of(items)
 
     def _part(self, names: list[bytes], split: str) -> list[bytes]:
         """The names that belong to a split, in order, where images are held back."""
@@ -128,15 +125,16 @@ class LSUN(ImageDataModule):
         test = set(sorted(names, key=lambda name: (hashlib.sha256(name).digest(), name))[:count])
         return [name for name in names if (name in test) == (split == "test")]
 
-    def selection(self) -> tuple[Any, ...]:
+    def identity(self, split: str) -> Any:
         """The state of a database does not tell which of its images were taken."""
-        return *super().selection(), *([self.test_share] if self.test_share else [])
+        files = super().identity(split)
+        return (files, self.test_share) if self.test_share else files
 
-    def open(self, item: Record | Path) -> Any:
+    def open(self, item: Record | Path, split: str) -> Any:
         if isinstance(item, Path):
-            return super().open(item)
+            return super().open(item, split)
         with _environment(item.database).begin() as transaction:
-            return super().open(io.BytesIO(transaction.get(item.key)))
+            return open_picture(io.BytesIO(transaction.get(item.key)))
 
 
 def _keys(database: Path) -> list[bytes]:

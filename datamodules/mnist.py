@@ -11,8 +11,8 @@ class MNIST(TorchvisionDataModule):
     """
 
     channels = 1
-    class_names = tuple("0123456789")  # type: ignore[assignment]
+    class_names = tuple("0123456789")
     source = "MNIST"
-    files = "MNIST/raw/*-ubyte"
+    pattern = "MNIST/raw/*-ubyte"
     archive = "{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"
     url = "https://ossci-datasets.s3.amazonaws.com/mnist/"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.images.archives import fetch
-from datamodules.images.pictures import is_folder
+from datamodules.images.folders import is_folder
 from datamodules.unpaired import UnpairedFolder
 
 URL = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/monet2photo.zip"
@@ -29,11 +29,11 @@ class Monet2Photo(UnpairedFolder):
     def __init__(self, data_dir: str = "data/monet2photo", **kwargs: Any) -> None:
         super().__init__(data_dir=data_dir, **kwargs)
 
-    def folders(self) -> dict[str, list[Path]]:
+    def _folders(self) -> dict[str, list[Path]]:
         """Kaggle's sub-folders where they are there, else CycleGAN's."""
         found = [self.data_dir / name for name in self.names]
         if self.names != KAGGLE:
-            return super().folders()
+            return super()._folders()
         return {"train": found} if all(map(is_folder, found)) else {}
 
     @property
@@ -43,6 +43,6 @@ class Monet2Photo(UnpairedFolder):
 
     def prepare_data(self) -> None:
         """Download if need be; decode and resize, once and for all."""
-        if not any(is_folder(self.data_dir / name) for name in (KAGGLE[0], "trainA")) and not self.folders():
+        if not any(is_folder(self.data_dir / name) for name in (KAGGLE[0], "trainA")) and not self._folders():
             fetch(URL, SHA256, self.data_dir)
         super().prepare_data()

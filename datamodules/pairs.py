@@ -1,14 +1,16 @@
 """Images in pairs, such as label maps and photographs: side by side in one file, as pix2pix's data sets come."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from datamodules.images.folders import by_name, domains_among, folders_in, splits_among
 from datamodules.images.loader import PairBatch, UnpairedBatch, UnpairedLoader
-from datamodules.images.module import ImageDataModule
-from datamodules.images.pictures import by_name, domains_among, folders_in, held_out, open_picture, splits_among
+from datamodules.images.pictures import open_picture
+from datamodules.images.splits import SplitFolders
 
 
 class Pair(tuple[Path, ...]):
@@ -18,7 +20,7 @@ class Pair(tuple[Path, ...]):
         return " and ".join(map(str, self))
 
 
-class PairedFolder(ImageDataModule):
+class PairedFolder(SplitFolders):
     """Pairs of your own: ``train/*`` and ``val/*`` (or ``test/*``) under data_dir, a pair a file.
 
     The left half of every file is A and the right half B, of equal size (pix2pix's layout). Or A and B lie in files
@@ -62,22 +64,16 @@ class PairedFolder(ImageDataModule):
     def gives(self) -> str:
         return "pairs" if self.paired else "unpaired images"
 
-    @property
-    def val_split(self) -> str:  # type: ignore[override]
-        """ "test" where there are pairs to validate or test with, else "train"."""
-        return "test" if self._folders("test") else "train"
-
-    def _folders(self, split: str) -> list[Path]:
-        """The folder of a split, or its two folders; empty where there is none."""
+    def _folders(self) -> dict[str, list[Path]]:
+        """The folder of every split, or its two folders."""
         there = folders_in(self.data_dir)
         apart = domains_among(there)
         joined = {name: [folder] for name, folder in splits_among(there).items()}
         within = {name: folders for name, folders in apart.items() if [folders[0].parent] == joined.get(name)}
-        found = apart | joined | within
-        return (found.get("train") if split == "train" else held_out(found)) or []
+        return apart | joined | within
 
-    def items(self, split: str) -> tuple[list[tuple[Path, ...]], None, list[Path]]:
-        folders = self._folders(split)
+    def items(self, split: str) -> tuple[list[Pair], None]:
+        folders = self._folder(split)
         if not folders:
             raise MisconfigurationException(
                 f"--data.data_dir={self.data_dir} holds no folder train with a pair of images side by side in every "
@@ -85,11 +81,7 @@ class PairedFolder(ImageDataModule):
             )
         if len(folders) == 2:
             a, b = (
-                by_name(
-                    self.pictures_in(folder),
-                    lambda path, folder=folder: path.relative_to(folder).with_name(self.name_of(path)),
-                    "be of one pair",
-                )
+                by_name(self.pictures_in(folder), partial(self._name_in, folder), "be of one pair")
                 for folder in folders
             )
             faults = {
@@ -103,13 +95,16 @@ class PairedFolder(ImageDataModule):
             pairs = [Pair((path, b[name])) for name, path in a.items() if name in b]
         else:
             pairs = [Pair((path,)) for path in self.pictures_in(folders[0])]
-        return pairs, None, [path for pair in pairs for path in pair]
+        return pairs, None
 
     def name_of(self, path: Path) -> str:
         """What a file of A and its counterpart in B have in common."""
         return path.stem
 
-    def open(self, item: tuple[Path, ...]) -> tuple[Any, Any]:
+    def _name_in(self, folder: Path, path: Path) -> Path:
+        return path.relative_to(folder).with_name(self.name_of(path))
+
+    def open(self, item: Pair, split: str) -> tuple[Any, Any]:
         if len(item) == 2:
             return open_picture(item[0]), open_picture(item[1])
         both = self.upright(open_picture(item[0]), item)

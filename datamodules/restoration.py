@@ -58,9 +58,8 @@ class Restoration(ImageFolder):
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         return ()
 
-    def items(self, split: str) -> tuple[list[Path], None, list[Path]]:
-        paths = self._all(split)
-        return paths, None, paths
+    def items(self, split: str) -> tuple[list[Path], None]:
+        return self._all(split), None
 
     def assemble(self, image: Tensor, label: Tensor | None) -> PairBatch:
         # Drawn on the CPU, where they are needed: sizes of images are no numbers on a device.

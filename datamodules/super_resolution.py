@@ -1,30 +1,22 @@
 """Pictures to be enlarged: high-resolution images, and the same reduced."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.images.broken import fault, faults_of, named_if_broken
 from datamodules.images.cache import fingerprint
+from datamodules.images.folders import held_out, splits_in
 from datamodules.images.loader import ImageBatch, PairBatch
 from datamodules.images.module import ImageDataModule
-from datamodules.images.pictures import (
-    fault,
-    faults_of,
-    held_out,
-    is_see_through,
-    named_if_broken,
-    open_picture,
-    splits_in,
-    upright,
-)
+from datamodules.images.pictures import is_see_through, open_picture, pixels, upright
 
 SMALL = " is smaller than --data.image_size="
 ORIENTATION = 0x0112  # in EXIF, how the camera was held; by a quarter turn from 5 on
@@ -90,7 +82,6 @@ class SuperResolution(ImageDataModule):
             )
         self._test_dir = test_dir
         self.scale = scale
-        self._wanted_size = load_size or 2 * image_size
         self._tested: list[Path] | None = None
 
     @property
@@ -111,32 +102,50 @@ class SuperResolution(ImageDataModule):
     def splits(self) -> set[str]:
         return {"train"}  # whole pictures are not kept
 
-    def items(self, split: str) -> tuple[Sequence[Any], None, list[Path]]:
-        paths = self.pictures_in(self.train_dir)
-        sizes = {}
-        for path in paths:
-            try:
-                with open_picture(path) as picture:
-                    # Looked for in vain, it would make Pillow decode a whole PNG file.
-                    turned = "exif" in picture.info and picture.getexif().get(ORIENTATION, 1) > 4
-                    sizes[path] = picture.size[::-1] if turned else picture.size
-            except Exception as error:  # whatever PIL raises on bytes that are no picture
-                self._unfit[path] = fault(path, error)
-                continue
-            if min(sizes[path]) < self.image_size:
-                self._unfit[path] = f"{path}{SMALL}{self.image_size}"
-                del sizes[path]
+    def _forget(self) -> None:
+        super()._forget()
+        self._measured: tuple[dict[Path, tuple[int, int]], dict[Path, str]] | None = None
+
+    def _sizes(self) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
+        """Width and height of the training pictures, as they are held, and why the others cannot be cut; read once."""
+        if self._measured is None:
+            sizes, faults = {}, {}
+            for path in self.pictures_in(self.train_dir):
+                try:
+                    with open_picture(path) as picture:
+                        # Looked for in vain, it would make Pillow decode a whole PNG file.
+                        turned = "exif" in picture.info and picture.getexif().get(ORIENTATION, 1) > 4
+                        size = picture.size[::-1] if turned else picture.size
+                except Exception as error:  # whatever PIL raises on bytes that are no picture
+                    faults[path] = fault(path, error)
+                    continue
+                if min(size) < self.image_size:
+                    faults[path] = f"{path}{SMALL}{self.image_size}"
+                else:
+                    sizes[path] = size
+            self._measured = sizes, faults
+        return self._measured
+
+    def unfit(self) -> Mapping[Path, str]:
+        return self._sizes()[1]
+
+    @property
+    def load_size(self) -> int:
+        """Height and width of the tiles; see the argument."""
+        return min(self._load_size or 2 * self.image_size, *map(min, self._sizes()[0].values()))
+
+    def items(self, split: str) -> tuple[list[Tile], None]:
+        sizes, faults = self._sizes()
         if not sizes:
-            self.leave_out(self._unfit)
+            self.leave_out(faults)
             self._require([])
-        self._load_size = size = min(self._wanted_size, *map(min, sizes.values()))
-        tiles = [
+        size = self.load_size
+        return [
             Tile(path, left, top, size)
             for path, (width, height) in sizes.items()
             for top in _starts(height, size, self.image_size)
             for left in _starts(width, size, self.image_size)
-        ]
-        return tiles, None, paths
+        ], None
 
     def leave_out(self, faults: Mapping[Any, str], *words: str) -> None:
         """See ImageDataModule; small images are not broken."""
@@ -147,7 +156,7 @@ class SuperResolution(ImageDataModule):
             words = ("Broken image ", "mend or remove {it}" + ", take a smaller size" * any(small))
         super().leave_out(faults, *words)
 
-    def open(self, item: Tile) -> Any:
+    def open(self, item: Tile, split: str) -> Any:
         return self._picture(item.path).crop((item.left, item.top, item.left + item.size, item.top + item.size))
 
     def _picture(self, path: Path) -> Any:
@@ -250,6 +259,6 @@ class _Whole(Dataset):
 
     def __getitem__(self, number: int) -> ImageBatch:
         with named_if_broken(self.paths[number]):
-            pixels = torch.from_numpy(np.array(self.data._picture(self.paths[number]))).permute(2, 0, 1)[None]
-        height, width = (side // self.data.scale * self.data.scale for side in pixels.shape[-2:])
-        return ImageBatch(pixels[..., :height, :width], None)
+            image = torch.tensor(pixels(self.data._picture(self.paths[number])))[None]
+        height, width = (side // self.data.scale * self.data.scale for side in image.shape[-2:])
+        return ImageBatch(image[..., :height, :width], None)

@@ -6,12 +6,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from datamodules.images.folders import domains_among, folders_in, is_folder
 from datamodules.images.loader import UnpairedBatch, UnpairedLoader
-from datamodules.images.module import ImageDataModule
-from datamodules.images.pictures import domains_among, folders_in, held_out, is_folder
+from datamodules.images.splits import SplitFolders
 
 
-class UnpairedFolder(ImageDataModule):
+class UnpairedFolder(SplitFolders):
     """Two domains of your own: ``trainA/*`` and ``trainB/*``, ``testA/*`` and ``testB/*`` under data_dir.
 
     This is CycleGAN's layout; ``train/A`` and ``train/B`` do as well, and other names of splits, as in ImageFolder.
@@ -47,31 +47,24 @@ class UnpairedFolder(ImageDataModule):
         self.direction = direction
         self.channels = channels
 
-    @property
-    def val_split(self) -> str:  # type: ignore[override]
-        """ "test" where there are folders to test with, else "train"."""
-        return "test" if held_out(self.folders()) else "train"
-
-    def folders(self) -> dict[str, list[Path]]:
+    def _folders(self) -> dict[str, list[Path]]:
         """The folders of A and B that are there, for "train" and, if any, "val" and "test"."""
         return domains_among(folders_in(self.data_dir))
 
     def splits(self) -> set[str]:
         return {f"{split}_{domain}" for split in ("train", self.val_split) for domain in "ab"}
 
-    def items(self, split: str) -> tuple[list[Path], None, list[Path]]:
+    def items(self, split: str) -> tuple[list[Path], None]:
         name, _, domain = split.partition("_")
         source = (domain == "a") == (self.direction == "AtoB")
-        folders = self.folders()
-        found = folders.get("train") if name == "train" else held_out(folders)
+        found = self._folder(name)
         if not found:
             missing = next((n for n in self.names if not is_folder(self.data_dir / n)), self.names[0])
             raise MisconfigurationException(
                 f"{self.data_dir / missing} is not a folder: --data.data_dir must hold {' and '.join(self.names)}, a "
                 "domain each"
             )
-        paths = self.pictures_in(found[0 if source else 1])
-        return paths, None, paths
+        return self.pictures_in(found[0 if source else 1]), None
 
     def reference(self, split: str) -> str:
         """The images of the target domain, which scores compare with."""
@@ -80,11 +73,9 @@ class UnpairedFolder(ImageDataModule):
     def _loader(self, split: str, shuffle: bool, ranks: tuple[int, int] | None = None) -> UnpairedLoader:
         domains = f"{split}_a", f"{split}_b"
         counts = [len(self._split(domain).items) for domain in domains]
-        loaders = []
-        for stream, (domain, count) in enumerate(zip(domains, counts, strict=True)):
-            chosen = None if shuffle else torch.arange(max(counts)) % count
-            loaders.append(self._one_loader(domain, shuffle, ranks, chosen, stream))
-        return UnpairedLoader(*loaders, distinct=counts[1])
+        places = [None if shuffle else torch.arange(max(counts)) % count for count in counts]
+        a, b = (self._one_loader(domains[n], shuffle, ranks, places[n], stream=n) for n in (0, 1))
+        return UnpairedLoader(a, b, distinct=counts[1])
 
     def on_after_batch_transfer(self, batch: UnpairedBatch, dataloader_idx: int) -> UnpairedBatch:
         return UnpairedBatch(*map(self._finished, batch))

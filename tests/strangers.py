@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,20 +22,17 @@ class Arrays(ImageDataModule):
         super().__init__(**{"image_size": 8} | kwargs)
         self.arrays = np.full((count, 8, 8), level, np.uint8)
 
-    def items(self, split: str) -> tuple[Any, None, list[Path]]:
-        return self.arrays, None, []
-
-    def open(self, item: Any) -> Any:
-        return Image.fromarray(item)
+    def items(self, split: str) -> tuple[Any, None]:
+        return self.arrays, None
 
 
 class Numbered(Arrays):
     """The same by number, so that the items tell nothing either."""
 
-    def items(self, split: str) -> tuple[Any, None, list[Path]]:
-        return range(len(self.arrays)), None, []
+    def items(self, split: str) -> tuple[Any, None]:
+        return range(len(self.arrays)), None
 
-    def open(self, item: Any) -> Any:
+    def open(self, item: Any, split: str) -> Any:
         return Image.fromarray(self.arrays[item])
 
 
@@ -47,17 +43,17 @@ class Turned(ImageFolder):
         super().__init__(**kwargs)
         self.degrees = degrees
 
-    def open(self, item: Any) -> Any:
-        return super().open(item).rotate(self.degrees)
+    def open(self, item: Any, split: str) -> Any:
+        return super().open(item, split).rotate(self.degrees)
 
 
 class Slow(ImageFolder):
     """Files that take their time."""
 
-    def open(self, item: Any) -> Any:
+    def open(self, item: Any, split: str) -> Any:
         if os.environ.get("SLOW"):
             time.sleep(0.02)
-        return super().open(item)
+        return super().open(item, split)
 
 
 class Viewed(nn.Module):

@@ -5,6 +5,7 @@ import re
 import signal
 import warnings
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ NOISE = {"ACGAN", "CGAN", "ConvolutionalCGAN", "DCGAN", "GAN", "InfoGAN", "LSGAN
 NOISE |= {"StyleGAN", "WGAN", "WGANGP"}
 TOLD = {"ACGAN", "CGAN", "ConvolutionalCGAN"}  # the class of an image
 BOTH = {"CycleGAN", "DiscoGAN"}
-CLASSES = "AFHQ", "CIFAR10", "MNIST", "Digits", "FashionMNIST", "classes"
+CLASSES = "AFHQ", "Arrays", "CIFAR10", "MNIST", "Digits", "FashionMNIST", "classes"
 FITS = {
     **{name: NOISE | {"StarGAN"} for name in CLASSES},
     **{name: NOISE - TOLD for name in ("LSUN", "images")},
@@ -64,7 +65,9 @@ def data(tmp_path_factory):
     write(folder / "flat")
     for name in "ab":
         write(folder / "classes" / name)
+    arrays = np.random.default_rng(0).integers(256, size=(4, 32, 32, 3), dtype=np.uint8)
     named = {name: getattr(datamodules, name) for name in FITS if name in datamodules.__all__}
+    named["Arrays"] = partial(datamodules.Arrays, arrays, [0, 1, 0, 1])
     made = {name: cls(data_dir=str(folder / "flat"), image_size=32) for name, cls in named.items()}
     made["images"], made["classes"] = (
         datamodules.ImageFolder(data_dir=str(folder / kind), image_size=32) for kind in ("flat", "classes")

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from datamodules.images.pictures import BrokenImages, faults_of, upright
+from datamodules.images.broken import BrokenImages, faults_of
 
 try:
     import fcntl
@@ -23,32 +23,13 @@ except ImportError:  # Windows has no locks that end with their process and fit 
     fcntl = None  # type: ignore[assignment]
 
 LOOKED_INTO = 16  # files of a data set, to tell it from another
-THIN = 4  # times as long as wide
 PARTIAL = ".partial"  # how the names of unfinished files end
 _held: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()  # files that are read, by who reads them
 
 
-def fit_image(picture: Any, channels: int, size: int, background: str = "white") -> np.ndarray:
-    """A PIL picture as uint8 (C, S, S): upright, grey or RGB, shorter side resized to S, the centre cut out.
-
-    Lanczos resampling with antialiasing, as the data sets of the StyleGAN papers were made.
-    """
-    from PIL import Image
-
-    picture = upright(picture, channels, background)
-    scale = size / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    if max(width, height) > THIN * size:  # the centre alone is resized: the whole would have gigabytes
-        x, y = picture.width / width, picture.height / height
-        right, bottom = min((left + size) * x, picture.width), min((top + size) * y, picture.height)
-        picture = picture.resize((size, size), Image.Resampling.LANCZOS, box=(left * x, top * y, right, bottom))
-    else:
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-        picture = picture.crop((left, top, left + size, top + size))
-    pixels = np.asarray(picture)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+def digest(*values: Any) -> str:
+    """A short name for plain values."""
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
 def fingerprint(files: Sequence[Path], root: Path, *settings: Any, times: bool = True) -> str:
@@ -61,20 +42,20 @@ def fingerprint(files: Sequence[Path], root: Path, *settings: Any, times: bool =
     Without ``times``, copies of the files elsewhere have the same name; some of them are looked into instead, because
     files of equal names and sizes may well be other pictures.
     """
-    digest = hashlib.sha256(repr(settings).encode())
+    found, above = hashlib.sha256(repr(settings).encode()), f"{root}{os.sep}"
     for path in files:
-        digest.update(os.fsencode(path.relative_to(root)))
+        found.update(os.fsencode(str(path).removeprefix(above)))
         try:
             status = path.stat()
         except OSError:  # a link to nothing, or it has gone since it was found: a broken image
-            digest.update(b"|\n")
+            found.update(b"|\n")
             continue
         changed = f"|{status.st_mtime_ns}|{status.st_ctime_ns}" if times else ""
-        digest.update(f"|{status.st_size}{changed}\n".encode())
+        found.update(f"|{status.st_size}{changed}\n".encode())
     for path in () if times else files[:: max(1, len(files) // LOOKED_INTO)]:
         with contextlib.suppress(OSError), path.open("rb") as file:
-            digest.update(file.read(2**16))
-    return digest.hexdigest()[:16]
+            found.update(file.read(2**16))
+    return found.hexdigest()[:16]
 
 
 def content(items: Iterable[Any], pictures_of: Callable[[Any], Iterable[Any]]) -> str:
@@ -84,14 +65,14 @@ def content(items: Iterable[Any], pictures_of: Callable[[Any], Iterable[Any]]) -
         items: What they are made of.
         pictures_of: Makes the pictures of one item.
     """
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for item in items:
         with contextlib.suppress(Exception):  # a broken image, which is named when it is decoded
             for picture in pictures_of(item):
-                digest.update(f"{picture.mode}{picture.size}{picture.getpalette()}".encode())
-                digest.update(picture.tobytes())
-        digest.update(b"|")
-    return digest.hexdigest()[:16]
+                found.update(f"{picture.mode}{picture.size}{picture.getpalette()}".encode())
+                found.update(picture.tobytes())
+        found.update(b"|")
+    return found.hexdigest()[:16]
 
 
 def build(

@@ -21,7 +21,7 @@ class TorchvisionDataModule(ImageDataModule):
     """
 
     source: str  # class in torchvision.datasets
-    files: str  # where torchvision keeps them, under data_dir
+    pattern: str  # where torchvision keeps them, under data_dir
     archive: str  # what to fetch by hand where there is no network
     url: str
 
@@ -33,7 +33,7 @@ class TorchvisionDataModule(ImageDataModule):
     def _dataset(self, split: str, download: bool = False) -> Any:
         from torchvision import datasets
 
-        folder = (self.data_dir / self.files).parent
+        folder = (self.data_dir / self.pattern).parent
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             return getattr(datasets, self.source)(self.data_dir, train=split == "train", download=download)
@@ -43,15 +43,12 @@ class TorchvisionDataModule(ImageDataModule):
                     path.rmdir()
             raise MisconfigurationException(
                 f"{self.source} is missing or damaged in {folder} and was not downloaded: put {self.archive} (from "
-                f"{self.url}) there, or set --data.data_dir to the folder that holds {Path(self.files).parent}"
+                f"{self.url}) there, or set --data.data_dir to the folder that holds {Path(self.pattern).parent}"
             ) from error
 
-    def items(self, split: str) -> tuple[np.ndarray, list[int], list[Path]]:
+    def items(self, split: str) -> tuple[Any, list[int]]:
         dataset = self._dataset(split)
-        files = sorted(self.data_dir.glob(self.files))
-        return np.asarray(dataset.data), [int(label) for label in dataset.targets], files
+        return np.asarray(dataset.data), [int(label) for label in dataset.targets]
 
-    def open(self, item: np.ndarray) -> Any:
-        from PIL import Image
-
-        return Image.fromarray(item)
+    def files_of(self, items: Any) -> list[Path]:
+        return sorted(self.data_dir.glob(self.pattern))

@@ -1,7 +1,6 @@
 """What is known of the data of a trained model, without the data: enough to draw samples and to translate a folder."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -57,6 +56,6 @@ class Known(ImageDataModule):
     def domains(self) -> tuple[str, ...]:
         return self._known[2]
 
-    def items(self, split: str) -> tuple[list[Any], None, list[Path]]:
+    def items(self, split: str) -> tuple[list[Any], None]:
         """Raises MisconfigurationException: there are no images."""
         raise MisconfigurationException("there is no data here: name it with --data or --config")

@@ -11,8 +11,8 @@ from PIL import Image
 from watch import QUIET, Watch, watch
 
 from datamodules import CIFAR10, Digits, ImageFolder
-from datamodules.images.cache import fit_image
 from datamodules.images.loader import ImageBatch
+from datamodules.images.pictures import fit_image
 
 
 def digits(tmp_path, **kwargs):

@@ -10,7 +10,8 @@ import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
-from datamodules.images.cache import build, fingerprint, fit_image, hold, supersede
+from datamodules.images.cache import build, fingerprint, hold, supersede
+from datamodules.images.pictures import fit_image
 
 SHAPE = (1, 4, 4)
 

@@ -222,7 +222,7 @@ def test_what_was_broken_for_once_is_tried_again(tmp_path, monkeypatch):
     for number in range(3):
         picture(tmp_path / f"{number}.png")
     ill = folder(tmp_path, skip_broken=True)
-    monkeypatch.setattr(ill, "open", lambda path: 1 / 0 if path.stem == "1" else open_picture(path))
+    monkeypatch.setattr(ill, "open", lambda path, _: 1 / 0 if path.stem == "1" else open_picture(path))
     assert len(loaded(ill)[0]) == 2
     assert len(loaded(folder(tmp_path, skip_broken=True))[0]) == 3
 

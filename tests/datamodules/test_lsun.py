@@ -105,10 +105,10 @@ def test_streaming_gives_the_same_batches(databases):
 
 def test_databases_are_read_by_many_threads_and_after_pickling(databases):
     data = pickle.loads(pickle.dumps(lsun(databases)))
-    records, _, _ = data.items("train")
+    records, _ = data.items("train")
     data = pickle.loads(pickle.dumps(data))  # with the database open
     with ThreadPoolExecutor(8) as pool:
-        seen = pool.map(lambda record: data.open(record).getpixel((0, 0))[0], list(records) * 5)
+        seen = pool.map(lambda record: data.open(record, "train").getpixel((0, 0))[0], list(records) * 5)
         assert sorted(seen) == sorted(list(range(100)) * 5)
 
 

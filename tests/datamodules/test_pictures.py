@@ -13,7 +13,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from PIL import EpsImagePlugin, Image, ImageCms
 
 from datamodules import LSUN, Digits, ImageFolder, PairedFolder, SuperResolution
-from datamodules.images.pictures import NamedPictures, counted, endings, open_picture, split_of, upright, walk
+from datamodules.images.folders import counted, split_of, walk
+from datamodules.images.pictures import endings, open_picture, upright
+from datamodules.images.prediction import NamedPictures
 
 
 def write(path, pixels, **kwargs):
