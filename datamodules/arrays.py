@@ -35,11 +35,11 @@ class Arrays(ImageDataModule):
 
     def __init__(
         self,
-        images: Any = None,
-        labels: Any = None,
-        val_images: Any = None,
-        val_labels: Any = None,
-        class_names: Any = None,
+        images: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
+        val_images: Sequence[Any] | None = None,
+        val_labels: Sequence[Any] | None = None,
+        class_names: Sequence[str] | None = None,
         path: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -55,19 +55,19 @@ class Arrays(ImageDataModule):
         keys = {"train": ""} if self.val_split == "train" else {"train": "", "test": "val_"}
         found = {split: _shaped(given[f"{key}images"], f"{name}{key}images") for split, key in keys.items()}
         signed = any(images.dtype.kind == "f" and images.min() < 0 for images in found.values() if _is_array(images))
-        self.pictures = {split: _levels(found[split], signed, f"{name}{key}images") for split, key in keys.items()}
-        self.labels = {
+        self._pictures = {split: _levels(found[split], signed, f"{name}{key}images") for split, key in keys.items()}
+        self._labels = {
             split: _numbers(given.get(f"{key}labels"), len(found[split]), f"{name}{key}labels")
             for split, key in keys.items()
         }
-        labels = [label for labels in self.labels.values() for label in labels or ()]
+        labels = [label for labels in self._labels.values() for label in labels or ()]
         names = given.get("class_names")
         self.class_names = tuple(map(str, range(max(labels, default=-1) + 1) if names is None else names))
-        if max(labels, default=-1) >= len(self.class_names) or len({part is None for part in self.labels.values()}) > 1:
+        if max(labels, default=-1) >= len(self.class_names) or len({part is None for part in self._labels.values()}) > 1:
             raise MisconfigurationException(
                 f"{name}all images must have labels, of the classes {', '.join(self.class_names)}, or none of them"
             )
-        self.channels = max(map(_channels, self.pictures.values()))
+        self.channels = max(map(_channels, self._pictures.values()))
 
     @classmethod
     def from_hugging_face(
@@ -101,14 +101,14 @@ class Arrays(ImageDataModule):
         return cls(**given, **kwargs)
 
     def items(self, split: str) -> tuple[Sequence[int], list[int] | None]:
-        return range(len(self.pictures[split])), self.labels[split]
+        return range(len(self._pictures[split])), self._labels[split]
 
     def open(self, item: int, split: str) -> Any:
-        return super().open(self.pictures[split][item], split)
+        return super().open(self._pictures[split][item], split)
 
     def identity(self, split: str) -> Any:
         """The pixels and labels; of Hugging Face's data the name that its own caches know it by."""
-        pictures = self.pictures[split]
+        pictures = self._pictures[split]
         if not _is_array(pictures):
             shown = getattr(pictures.data, "_fingerprint", None) or super().identity(split)
         else:
@@ -116,7 +116,7 @@ class Arrays(ImageDataModule):
             for picture in pictures:
                 pixels.update(np.ascontiguousarray(picture).data)
             shown = pixels.hexdigest()
-        return digest(shown, self.labels[split])
+        return digest(shown, self._labels[split])
 
 
 class _Column(Sequence[Any]):
@@ -152,7 +152,7 @@ def _load(path: str) -> dict[str, Any]:
             return dict(file)
     except Exception as error:  # whatever NumPy raises on other content
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
-        raise MisconfigurationException(f"--data.path={path} is no .npz file of arrays ({reason})") from error
+        raise MisconfigurationException(f"--data.path={path} is no .npz file of arrays ({reason})") from None
 
 
 def _shaped(images: Any, name: str) -> Any:

@@ -4,21 +4,13 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from datamodules.images.module import ImageDataModule
 
 PARTITIONS = {"train": "0", "test": "2"}  # 1 is for validation
-
-
-class Files(NamedTuple):
-    """Where things are."""
-
-    images: Path
-    partition: Path
-    attributes: Path
 
 
 class CelebA(ImageDataModule):
@@ -60,12 +52,13 @@ class CelebA(ImageDataModule):
         """The attributes, in the order of the labels."""
         return self.attributes
 
-    def _files(self) -> Files | None:
+    def _files(self) -> tuple[Path, Path, Path] | None:
+        """The folder of images, the list of their splits and that of their attributes."""
         for folder, suffix in product((self.data_dir / "celeba", self.data_dir), (".txt", ".csv")):
             for images in (folder / "img_align_celeba/img_align_celeba", folder / "img_align_celeba"):
                 lists = folder / f"list_eval_partition{suffix}", folder / f"list_attr_celeba{suffix}"
                 if images.is_dir() and all(path.is_file() for path in lists):
-                    return Files(images, *lists)
+                    return images, *lists
         return None
 
     def prepare_data(self) -> None:
@@ -88,11 +81,11 @@ class CelebA(ImageDataModule):
         )
 
     def items(self, split: str) -> tuple[list[Path], list[list[int]] | None]:
-        files = self._files()
-        if files is None:
+        if (files := self._files()) is None:
             raise self._missing()
-        names = [row[0] for row in _rows(files.partition) if row[1:] == [PARTITIONS[split]]]
-        there = {path.name for path in files.images.iterdir()}
+        folder, partition, attributes = files
+        names = [row[0] for row in _rows(partition) if row[1:] == [PARTITIONS[split]]]
+        there = {path.name for path in folder.iterdir()}
         absent = [name for name in names if name not in there]
         if absent and self.skip_broken:
             self.leave_out({name: f"{name} (missing)" for name in absent})
@@ -100,16 +93,16 @@ class CelebA(ImageDataModule):
         if absent or not names:
             what = f"{absent[0]}, one of {len(absent)} missing images that" if absent else f"any {split} image that"
             raise MisconfigurationException(
-                f"{files.images} does not hold {what} {files.partition} names: unpack or download CelebA anew"
+                f"{folder} does not hold {what} {partition} names: unpack or download CelebA anew"
             )
-        paths = [files.images / name for name in names]
+        paths = [folder / name for name in names]
         if not self.attributes:
             return paths, None
-        has = self._read(files.attributes)
+        has = self._read(attributes)
         try:
             return paths, [has[name] for name in names]
         except KeyError as error:
-            raise MisconfigurationException(f"{files.attributes} has no row for {error}: download it anew") from error
+            raise MisconfigurationException(f"{attributes} has no row for {error}: download it anew") from error
 
     def _read(self, path: Path) -> dict[str, list[int]]:
         """The chosen attributes of every image."""

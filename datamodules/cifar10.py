@@ -4,11 +4,7 @@ from datamodules.images.downloads import TorchvisionDataModule
 
 
 class CIFAR10(TorchvisionDataModule):
-    """Small photographs, downloaded by torchvision or found as ``DATA_DIR/cifar-10-batches-py/*``.
-
-    Args:
-        **kwargs: See ImageDataModule.
-    """
+    """Small photographs, downloaded by torchvision or found as ``DATA_DIR/cifar-10-batches-py/*``."""
 
     channels = 3
     class_names = (

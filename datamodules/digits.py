@@ -8,11 +8,7 @@ from datamodules.images.module import ImageDataModule
 
 
 class Digits(ImageDataModule):
-    """The small data set that comes with the installation, enlarged from 8x8 to image_size.
-
-    Args:
-        **kwargs: See ImageDataModule.
-    """
+    """The small data set that comes with the installation, enlarged from 8x8 to image_size."""
 
     channels = 1
     val_split = "train"  # too few to hold any back

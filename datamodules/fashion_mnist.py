@@ -4,11 +4,7 @@ from datamodules.images.downloads import TorchvisionDataModule
 
 
 class FashionMNIST(TorchvisionDataModule):
-    """Clothes in ten classes, downloaded by torchvision or found as ``DATA_DIR/FashionMNIST/raw/*-ubyte``.
-
-    Args:
-        **kwargs: See ImageDataModule.
-    """
+    """Clothes in ten classes, downloaded by torchvision or found as ``DATA_DIR/FashionMNIST/raw/*-ubyte``."""
 
     channels = 1
     class_names = (

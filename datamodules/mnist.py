@@ -4,11 +4,7 @@ from datamodules.images.downloads import TorchvisionDataModule
 
 
 class MNIST(TorchvisionDataModule):
-    """Handwritten digits, downloaded by torchvision or found as ``DATA_DIR/MNIST/raw/*-ubyte``.
-
-    Args:
-        **kwargs: See ImageDataModule.
-    """
+    """Handwritten digits, downloaded by torchvision or found as ``DATA_DIR/MNIST/raw/*-ubyte``."""
 
     channels = 1
     class_names = tuple("0123456789")

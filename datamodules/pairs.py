@@ -7,9 +7,9 @@ from typing import Any, Literal
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from datamodules.images.folders import by_name, domains_among, folders_in, splits_among
+from datamodules.images.folders import domains_among, folders_in, splits_among
 from datamodules.images.loader import PairBatch, UnpairedBatch, UnpairedLoader
-from datamodules.images.pictures import open_picture
+from datamodules.images.pictures import by_name, open_picture
 from datamodules.images.splits import SplitFolders
 
 

@@ -104,9 +104,9 @@ class SuperResolution(ImageDataModule):
 
     def _forget(self) -> None:
         super()._forget()
-        self._measured: tuple[dict[Path, tuple[int, int]], dict[Path, str]] | None = None
+        self._measured: tuple[dict[Path, tuple[int, int]], dict[Any, str]] | None = None
 
-    def _sizes(self) -> tuple[dict[Path, tuple[int, int]], dict[Path, str]]:
+    def _sizes(self) -> tuple[dict[Path, tuple[int, int]], dict[Any, str]]:
         """Width and height of the training pictures, as they are held, and why the others cannot be cut; read once."""
         if self._measured is None:
             sizes, faults = {}, {}
@@ -126,8 +126,8 @@ class SuperResolution(ImageDataModule):
             self._measured = sizes, faults
         return self._measured
 
-    def unfit(self) -> Mapping[Path, str]:
-        return self._sizes()[1]
+    def _keep(self, split: str) -> dict[Any, str]:
+        return self._sizes()[1] | super()._keep(split)
 
     @property
     def load_size(self) -> int:
@@ -160,16 +160,10 @@ class SuperResolution(ImageDataModule):
         return self._picture(item.path).crop((item.left, item.top, item.left + item.size, item.top + item.size))
 
     def _picture(self, path: Path) -> Any:
-        """A picture in RGB.
-
-        Raises:
-            Exception: Whatever PIL raised when the file was read.
-        """
+        """A picture in RGB."""
         found, see_through = _read(path, self.background)
         if see_through:
             self._see_through.add(str(path))
-        if isinstance(found, Exception):
-            raise found
         return found
 
     def _number(self, part: str) -> str:
@@ -239,12 +233,9 @@ def _starts(side: int, size: int, stride: int) -> list[int]:
 
 @lru_cache(maxsize=16)  # all tiles of a picture follow each other
 def _read(path: Path, background: str) -> tuple[Any, bool]:
-    """A picture in RGB, or what PIL raised; and whether it is transparent in part."""
-    try:
-        picture = open_picture(path)
-        return upright(picture, 3, background), is_see_through(picture)
-    except Exception as error:
-        return error, False
+    """A picture in RGB, and whether it is transparent in part."""
+    picture = open_picture(path)
+    return upright(picture, 3, background), is_see_through(picture)
 
 
 class _Whole(Dataset):

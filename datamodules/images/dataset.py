@@ -1,9 +1,10 @@
 """What a data set says of itself, and how its images are decoded and resized, once and for all."""
 
+import inspect
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from datamodules.images.findings import Findings
 from datamodules.images.pictures import fit_image, is_see_through, open_picture
 
 NAMED = 12  # classes that are named when training begins
+PLAIN = str, int, float, bool, tuple, list, dict
 
 
 class Split(NamedTuple):
@@ -42,6 +44,7 @@ class DataSet(Findings, ABC):
     image_size: int
     classes: list[str] | None
     _load_size: int | None
+    _shared_settings: Collection[str]
     _given: dict[str, tuple[Sequence[Any], Sequence[Any] | None, list[Path]]]
     _splits: dict[str, Split]
     _origin: dict[str, str]
@@ -85,22 +88,16 @@ class DataSet(Findings, ABC):
         of_lab = type(self).open.__module__.startswith(f"{__package__.partition('.')[0]}.")
         if files and of_lab:
             return state
+        own = inspect.signature(type(self).__init__).parameters.keys() - self._shared_settings
+        settings = [(name, value) for name, value in sorted(vars(self).items()) if name in own and type(value) in PLAIN]
         step = max(1, len(items) // LOOKED_INTO) if files else 1
         shown = (items[number] for number in range(0, len(items), step))
-        return digest(state, content(shown, partial(self._opened, split)), *self.own_settings())
-
-    def own_settings(self) -> list[tuple[str, Any]]:
-        """The plain values among the arguments that a class has beside ImageDataModule's, if it keeps them."""
-        return []
+        return digest(state, content(shown, partial(self._opened, split)), *settings)
 
     def files_of(self, items: Sequence[Any]) -> list[Path]:
         """The files that items come from, whose changes are noticed: by default the paths among them."""
         parts = (part for item in items for part in (item if isinstance(item, tuple) else (item,)))
         return list(dict.fromkeys(part for part in parts if isinstance(part, Path)))
-
-    def unfit(self) -> Mapping[Path, str]:
-        """Files that could not be made items of, and why."""
-        return {}
 
     def splits(self) -> set[str]:
         """The names that ``items`` is asked for."""
@@ -215,10 +212,10 @@ class DataSet(Findings, ABC):
             self._split(split)
         if not self.skip_broken:  # what was misunderstood can be stopped before it is resized
             self._introduce()
-        broken: dict[Any, str] = dict(self.unfit())
+        broken: dict[Any, str] = {}
         before = set(self.cache_dir.glob("*.npy"))
         for split in splits:
-            broken |= {(split, number): text for number, text in self._keep(split).items()}
+            broken |= {(split, item): text for item, text in self._keep(split).items()}
         if set(self.cache_dir.glob("*.npy")) - before:
             self._say_kept()
         if broken:
@@ -241,7 +238,7 @@ class DataSet(Findings, ABC):
         splits = [split for split in sorted(self.splits()) if split.startswith(part)]
         return " and ".join(f"{len(self._split(split).items):,}" for split in splits) or "0"
 
-    def _keep(self, split: str) -> dict[int, str]:
+    def _keep(self, split: str) -> dict[Any, str]:
         """Decode and resize a split; gives the faults of what cannot be, which is left out if it may be."""
         while True:
             path, (items, *_, whole) = self._cache(split), self._split(split)

@@ -13,9 +13,6 @@ from datamodules.images.module import ImageDataModule
 class TorchvisionDataModule(ImageDataModule):
     """A data set of torchvision's: found in data_dir in torchvision's layout, or downloaded into it.
 
-    Args:
-        **kwargs: See ImageDataModule.
-
     Raises:
         MisconfigurationException: The files are not in data_dir and cannot be downloaded.
     """

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.images.broken import BrokenImages, NoImages, faults_of, listing
 from datamodules.images.folders import Walk, counted, is_file, is_folder, walk
-from datamodules.images.pictures import endings, is_see_through, open_picture, upright
-from datamodules.images.prediction import NamedPictures
+from datamodules.images.pictures import NamedPictures, endings, is_see_through, open_picture, upright
 
 
 class Findings:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ SPLITS = {
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout"),  # comes before test
     "test": ("test", "testing"),
 }
+is_file, is_folder = os.path.isfile, os.path.isdir  # as far as anybody may see
 
 
 class Walk(NamedTuple):
@@ -111,22 +112,6 @@ def counted(others: Counter[str]) -> str:
     return ", ".join(parts + (["..."] if len(others) > len(parts) else []))
 
 
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder, as far as anybody may see."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
-def is_file(path: Path) -> bool:
-    """The same of a file."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def folders_in(folder: Path) -> list[Path]:
     """The sub-folders of a folder that are looked into, links to folders included, in alphabetical order."""
     try:
@@ -201,18 +186,3 @@ def domains_among(folders: Iterable[Path]) -> dict[str, list[Path]]:
 def held_out(splits: Mapping[str, Any]) -> Any:
     """What scores compare with: of validation and test images the former; None without any."""
     return splits.get("val") or splits.get("test")
-
-
-def by_name(paths: Iterable[Path], name_of: Callable[[Path], Any], what: str) -> dict[Any, Path]:
-    """Pictures by a name that goes without the ending.
-
-    Raises:
-        MisconfigurationException: Two of them have one name.
-    """
-    found: dict[Any, Path] = {}
-    for path in paths:
-        name = name_of(path)
-        if name in found:
-            raise MisconfigurationException(f"{path} and {found[name]} would {what}: rename one of them")
-        found[name] = path
-    return found

@@ -23,6 +23,11 @@ class Known(ImageDataModule):
         skip_broken: Leave out images that cannot be read, and say which.
     """
 
+    gives = None
+    image_shape: Any = None
+    num_classes: Any = 0
+    domains: Any = ()
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -36,25 +41,9 @@ class Known(ImageDataModule):
     ) -> None:
         super().__init__(predict_dir=predict_dir, background=background, skip_broken=skip_broken)
         self.direction = direction
-        self._known = image_shape, num_classes, tuple(domains)
+        self.image_shape, self.num_classes, self.domains = image_shape, num_classes, tuple(domains)
         self.channels = image_shape[0]
         self.scale = scale
-
-    @property
-    def gives(self) -> None:
-        """Not known."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self._known[0]
-
-    @property
-    def num_classes(self) -> int:
-        return self._known[1]
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return self._known[2]
 
     def items(self, split: str) -> tuple[list[Any], None]:
         """Raises MisconfigurationException: there are no images."""

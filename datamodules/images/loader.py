@@ -61,6 +61,8 @@ class Loader:
 
     Attributes:
         total: Images of an epoch, on all ranks.
+        repeated: How many of the first epoch's first batches come again in every epoch, though more can be taken in a
+            row; 0 for all images, in an order that is new each time.
     """
 
     def __init__(
@@ -90,14 +92,7 @@ class Loader:
         self.num_workers = num_workers
         self.epoch = 0
         self.position = 0  # training batches handed out in this epoch
-        self.repeated = 0  # the batches that come again and again; 0 for all of an epoch, and then the next
-
-    def repeat(self, batches: int) -> None:
-        """Let every epoch be the first batches of the first one; 0 for all of them, in an order that is new each time.
-
-        More batches can be taken in a row, as by whoever looks for an epoch's end.
-        """
-        self.repeated = batches
+        self.repeated = 0
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -195,11 +190,7 @@ class UnpairedLoader:
         self.batch_size = a.batch_size
         self.total = max(a.total, b.total)
         self.position = 0  # training batches handed out in this epoch
-        self.repeated = 0
-
-    def repeat(self, batches: int) -> None:
-        """As of Loader: the same pairs of batches come again and again."""
-        self.repeated = batches
+        self.repeated = 0  # see Loader
 
     def __len__(self) -> int:
         return max(len(self.a), len(self.b))

@@ -17,8 +17,6 @@ from datamodules.images.dataset import DataSet
 from datamodules.images.loader import ImageBatch, Loader, UnpairedLoader
 from datamodules.images.pictures import as_float
 
-PLAIN = str, int, float, bool, tuple, list, dict  # settings of one's own that tell data apart
-
 
 class ImageDataModule(DataSet, LightningDataModule):
     """Images, with class labels if the data has them.
@@ -79,6 +77,7 @@ class ImageDataModule(DataSet, LightningDataModule):
         oversample: dict[str, Annotated[int, "[1, 1000]"]] | None = None,
     ) -> None:
         super().__init__()
+        self._shared_settings = inspect.signature(ImageDataModule.__init__).parameters.keys()
         oversample = oversample or {}
         for name, value, least in (
             ("image_size", image_size, 1),
@@ -149,11 +148,6 @@ class ImageDataModule(DataSet, LightningDataModule):
         """Channels, height and width."""
         return self.channels, self.image_size, self.image_size
 
-    def own_settings(self) -> list[tuple[str, Any]]:
-        arguments = (inspect.signature(cls.__init__).parameters.keys() for cls in (type(self), ImageDataModule))
-        own = ((name, getattr(self, name, None)) for name in sorted(set.difference(*map(set, arguments))))
-        return [(name, value) for name, value in own if isinstance(value, PLAIN)]
-
     def _introduce(self) -> None:
         if self.trainer is None or self.trainer.state.fn == "fit":
             super()._introduce()
@@ -162,27 +156,29 @@ class ImageDataModule(DataSet, LightningDataModule):
         """Check that there is a batch in the data, and what to do with it, before anything is trained."""
         if not self._splits:  # the first rank has looked since this one did
             self._forget()
+        if stage != "fit":
+            return
         world_size = self.trainer.world_size if self.trainer else 1
-        count = min(len(self._split(split).items) for split in self.splits() if split.startswith("train"))
-        if stage == "fit" and self.batch_size * world_size > count:
+        train = [self._split(split) for split in self.splits() if split.startswith("train")]
+        count = min(len(split.items) for split in train)
+        if self.batch_size * world_size > count:
             devices = f" on each of {world_size} devices" if world_size > 1 else ""
             raise MisconfigurationException(
                 f"--data.batch_size={self.batch_size}{devices} is more than the {count} training images: "
                 f"set it to {max(1, count // world_size)} or less"
             )
-        if stage == "fit":
-            train = [self._split(split) for split in self.splits() if split.startswith("train")]
-            self.augmentation.check(self.channels, self.image_size, all(split.labels is not None for split in train))
-            for name in self.oversample:
-                if name not in self.domains:
-                    known = f"of {', '.join(self.domains)}" if self.domains else "left out: there are no classes"
-                    raise MisconfigurationException(f"--data.oversample={name} must be {known}")
+        self.augmentation.check(self.channels, self.image_size, all(split.labels is not None for split in train))
+        for name in self.oversample:
+            if name not in self.domains:
+                known = f"of {', '.join(self.domains)}" if self.domains else "left out: there are no classes"
+                raise MisconfigurationException(f"--data.oversample={name} must be {known}")
 
     def train_dataloader(self) -> Loader | UnpairedLoader:
         """Shuffled batches of the training images."""
         self._train_loader = self._loader("train", shuffle=True)
         share = getattr(self.trainer, "overfit_batches", 0)  # a number of batches, or a part of them
-        self._train_loader.repeat(int(share * len(self._train_loader)) if isinstance(share, float) else share)
+        whole = isinstance(share, int)
+        self._train_loader.repeated = share if whole else int(share * len(self._train_loader))
         if self._resume:
             self._train_loader.load_state_dict(self._resume)
             self._resume = None

@@ -1,11 +1,17 @@
 """Files of pictures, read one by one."""
 
+from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.images.broken import named_if_broken
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # to PIL, MPO of some phones is JPEG
 THIN = 4  # times as long as wide
@@ -115,3 +121,47 @@ def as_float(images: Tensor) -> Tensor:
     if images.device.type == "cpu":  # NumPy takes memory in large pages, which is faster for large images
         images = torch.from_numpy(np.empty(images.shape, np.float32)).copy_(images)
     return images.float().div_(127.5).sub_(1)
+
+
+def by_name(paths: Iterable[Path], name_of: Callable[[Path], Any], what: str) -> dict[Any, Path]:
+    """Pictures by a name that goes without the ending.
+
+    Raises:
+        MisconfigurationException: Two of them have one name.
+    """
+    found: dict[Any, Path] = {}
+    for path in paths:
+        name = name_of(path)
+        if name in found:
+            raise MisconfigurationException(f"{path} and {found[name]} would {what}: rename one of them")
+        found[name] = path
+    return found
+
+
+class NamedPictures(Dataset):
+    """Pictures at their own sizes: float (C, H, W) in [-1, 1], and the path in their folder without the ending.
+
+    Args:
+        folder: The folder that their names begin in.
+        paths: The pictures.
+        channels: 3 for colour, 1 for grey; images are converted.
+        background: Colour behind what is transparent.
+
+    Raises:
+        MisconfigurationException: There are two whose paths differ in the ending only.
+    """
+
+    def __init__(self, folder: Path, paths: Iterable[Path], channels: int, background: str = "white") -> None:
+        self.channels = channels
+        self.background = background
+        names = by_name(paths, lambda path: path.relative_to(folder).with_suffix(""), "have results of one name")
+        self.pictures = [(name.as_posix(), path) for name, path in names.items()]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, str]:
+        name, path = self.pictures[number]
+        with named_if_broken(path):
+            found = pixels(upright(open_picture(path), self.channels, self.background))
+        return as_float(torch.tensor(found)), name

@@ -14,8 +14,7 @@ from PIL import EpsImagePlugin, Image, ImageCms
 
 from datamodules import LSUN, Digits, ImageFolder, PairedFolder, SuperResolution
 from datamodules.images.folders import counted, split_of, walk
-from datamodules.images.pictures import endings, open_picture, upright
-from datamodules.images.prediction import NamedPictures
+from datamodules.images.pictures import NamedPictures, endings, open_picture, upright
 
 
 def write(path, pixels, **kwargs):
