@@ -51,8 +51,8 @@ class Arrays(ImageDataModule):
             raise MisconfigurationException(
                 f"{name}there are no images: give an array, or name with --data.path a .npz file that holds some"
             )
-        self.val_split = "train" if given.get("val_images") is None else "test"
-        keys = {"train": ""} if self.val_split == "train" else {"train": "", "test": "val_"}
+        keys = {"train": ""} if given.get("val_images") is None else {"train": "", "test": "val_"}
+        self.val_split = [*keys][-1]
         found = {split: _shaped(given[f"{key}images"], f"{name}{key}images") for split, key in keys.items()}
         signed = any(images.dtype.kind == "f" and images.min() < 0 for images in found.values() if _is_array(images))
         self._pictures = {split: _levels(found[split], signed, f"{name}{key}images") for split, key in keys.items()}
@@ -60,10 +60,10 @@ class Arrays(ImageDataModule):
             split: _numbers(given.get(f"{key}labels"), len(found[split]), f"{name}{key}labels")
             for split, key in keys.items()
         }
-        labels = [label for labels in self._labels.values() for label in labels or ()]
+        count = max((max(labels) + 1 for labels in self._labels.values() if labels), default=0)
         names = given.get("class_names")
-        self.class_names = tuple(map(str, range(max(labels, default=-1) + 1) if names is None else names))
-        if max(labels, default=-1) >= len(self.class_names) or len({part is None for part in self._labels.values()}) > 1:
+        self.class_names = tuple(map(str, range(count) if names is None else names))
+        if count > len(self.class_names) or (None in self._labels.values() and any(self._labels.values())):
             raise MisconfigurationException(
                 f"{name}all images must have labels, of the classes {', '.join(self.class_names)}, or none of them"
             )
@@ -84,21 +84,19 @@ class Arrays(ImageDataModule):
         Raises:
             MisconfigurationException: There is no such column, no split to train on, or no length (streaming).
         """
-        splits = (
-            {split_of(name) or name: part for name, part in dataset.items()} if isinstance(dataset, Mapping) else {}
-        )
-        train, val = splits.get("train") if splits else dataset, held_out(splits)
+        given = dataset if isinstance(dataset, Mapping) else {"train": dataset}
+        splits = {split_of(name) or name: part for name, part in given.items()}
+        train, val = splits.get("train"), held_out(splits)
         columns = list(getattr(train, "features", None) or ())
         if not hasattr(train, "__len__") or image not in columns or label not in (None, *columns):
             raise MisconfigurationException(
                 "from_hugging_face takes a data set of known length, or a split train, with these columns: "
                 f"{image} and {label} of {', '.join(columns) or 'none'}"
             )
-        given: dict[str, Any] = {"images": _Column(train, image), "val_images": val and _Column(val, image)}
         if label is not None:
-            given |= {"labels": list(_Column(train, label)), "val_labels": val and list(_Column(val, label))}
-            given["class_names"] = getattr(train.features[label], "names", None)
-        return cls(**given, **kwargs)
+            kwargs |= {"labels": list(_Column(train, label)), "val_labels": val and list(_Column(val, label))}
+            kwargs["class_names"] = getattr(train.features[label], "names", None)
+        return cls(_Column(train, image), val_images=val and _Column(val, image), **kwargs)
 
     def items(self, split: str) -> tuple[Sequence[int], list[int] | None]:
         return range(len(self._pictures[split])), self._labels[split]

@@ -86,24 +86,22 @@ class LSUN(SplitFolders):
 
     def _folders(self) -> dict[str, Path]:
         """The databases, or the folders of files; without splits, data_dir for "train"."""
-        if self._database("train").is_dir():
-            return {part: self._database(part) for part in ("train", "val") if self._database(part).is_dir()}
+        found = {part: self.data_dir / f"{self.category}_{part}_lmdb" for part in ("train", "val")}
+        if found["train"].is_dir():
+            return {part: database for part, database in found.items() if database.is_dir()}
         return splits_in(self.data_dir) or {"train": self.data_dir}
-
-    def _database(self, part: str) -> Path:
-        return self.data_dir / f"{self.category}_{part}_lmdb"
 
     def items(self, split: str) -> tuple[Sequence[Record] | list[Path], None]:
         folder = self._folder("train" if self.test_share else split)
-        database = self._database("train")
-        if database.is_dir():
+        if folder.parent == self.data_dir and folder.name.endswith("_lmdb"):
             return Records(folder, self._part(_keys(folder), split)), None
         try:
             paths = self.pictures_in(folder)
         except NoImages as error:
+            name = f"{self.category}_train_lmdb"
             raise MisconfigurationException(
-                f"--data.data_dir={self.data_dir} holds neither {database.name} nor images: unpack {database.name}.zip "
-                f"from {URL} there, or give a folder of LSUN's JPEG files"
+                f"--data.data_dir={self.data_dir} holds neither {name} nor images: unpack {name}.zip from {URL} there, "
+                "or give a folder of LSUN's JPEG files"
             ) from error
         names = {os.fsencode(path.relative_to(self.data_dir).as_posix()): path for path in paths}
         return [names[name] for name in self._part(list(names), split)], None

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.images.broken import fault, faults_of, named_if_broken
-from datamodules.images.cache import fingerprint
+from datamodules.images.cache import digest, fingerprint
 from datamodules.images.folders import held_out, splits_in
 from datamodules.images.loader import ImageBatch, PairBatch
 from datamodules.images.module import ImageDataModule
@@ -104,10 +104,10 @@ class SuperResolution(ImageDataModule):
 
     def _forget(self) -> None:
         super()._forget()
-        self._measured: tuple[dict[Path, tuple[int, int]], dict[Any, str]] | None = None
+        self._measured: tuple[dict[Path, tuple[int, int]], dict[Any, str], int] | None = None
 
-    def _sizes(self) -> tuple[dict[Path, tuple[int, int]], dict[Any, str]]:
-        """Width and height of the training pictures, as they are held, and why the others cannot be cut; read once."""
+    def _sizes(self) -> tuple[dict[Path, tuple[int, int]], dict[Any, str], int]:
+        """Width and height of the training pictures, why others cannot be cut, and the size of tiles; read once."""
         if self._measured is None:
             sizes, faults = {}, {}
             for path in self.pictures_in(self.train_dir):
@@ -123,7 +123,7 @@ class SuperResolution(ImageDataModule):
                     faults[path] = f"{path}{SMALL}{self.image_size}"
                 else:
                     sizes[path] = size
-            self._measured = sizes, faults
+            self._measured = sizes, faults, min([self._load_size or 2 * self.image_size, *map(min, sizes.values())])
         return self._measured
 
     def _keep(self, split: str) -> dict[Any, str]:
@@ -132,14 +132,13 @@ class SuperResolution(ImageDataModule):
     @property
     def load_size(self) -> int:
         """Height and width of the tiles; see the argument."""
-        return min(self._load_size or 2 * self.image_size, *map(min, self._sizes()[0].values()))
+        return self._sizes()[2]
 
     def items(self, split: str) -> tuple[list[Tile], None]:
-        sizes, faults = self._sizes()
+        sizes, faults, size = self._sizes()
         if not sizes:
             self.leave_out(faults)
             self._require([])
-        size = self.load_size
         return [
             Tile(path, left, top, size)
             for path, (width, height) in sizes.items()
@@ -171,7 +170,7 @@ class SuperResolution(ImageDataModule):
         return f"{len(paths):,}" if part == self.val_split or part == "train" else "0"
 
     def reference(self, split: str) -> str:
-        key = fingerprint(self._pictures(), self.test_dir, self.background)
+        key = digest(fingerprint(self._pictures(), self.test_dir), self.background)
         return f"{super().reference('train')}-{split}-{key}-x{self.scale}"
 
     def _pictures(self) -> list[Path]:

@@ -13,14 +13,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 def fetch(url: str, sha256: str, folder: Path) -> None:
     """Download a zip or tar archive and unpack it as a folder.
 
-    What lies under the archive's only top folder, or all of it where there are several, becomes ``folder``: all at
-    once, so that there is never half a data set. Nothing is written anywhere but there and, meanwhile, into a hidden
-    folder beside it.
-
-    Args:
-        url: Where the archive is; a mirror will do, as the checksum is what counts.
-        sha256: Checksum of the archive, in hexadecimal.
-        folder: Folder to be made; it may be there if it is empty.
+    What lies under the archive's only top folder, or all of it where there are several, becomes ``folder``, which may
+    be there if it is empty: all at once, so that there is never half a data set. Nothing is written anywhere but there
+    and, meanwhile, into a hidden folder beside it.
 
     Raises:
         MisconfigurationException: The folder holds something, the archive cannot be downloaded, is not the one that was

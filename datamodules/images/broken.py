@@ -59,11 +59,7 @@ def named_if_broken(path: Path) -> Iterator[None]:
 
 
 def faults_of(items: Sequence[Any], use: Callable[[int, Any], Any], workers: int, title: str) -> dict[int, str]:
-    """Call ``use(number, item)`` for every item, in threads (PIL works outside Python's lock).
-
-    Returns:
-        The faults of the items for which it raised an exception, by number.
-    """
+    """Call ``use(number, item)`` in threads (PIL works outside Python's lock); faults by number, where it raised."""
     from tqdm import tqdm
 
     def chunk(start: int) -> dict[int, str]:

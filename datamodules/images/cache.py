@@ -32,8 +32,8 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
-def fingerprint(files: Sequence[Path], root: Path, *settings: Any, times: bool = True) -> str:
-    """A short name for files as they are now (path under root, size, times of change) and the settings for them.
+def fingerprint(files: Sequence[Path], root: Path, times: bool = True) -> str:
+    """A short name for files as they are now: path under root, size, times of change.
 
     The second of the times, that of the file's entry, cannot be set: another picture of the same size in its place is
     noticed even where its date was kept. It is there for nothing, where reading a part of every file takes seconds for
@@ -42,7 +42,7 @@ def fingerprint(files: Sequence[Path], root: Path, *settings: Any, times: bool =
     Without ``times``, copies of the files elsewhere have the same name; some of them are looked into instead, because
     files of equal names and sizes may well be other pictures.
     """
-    found, above = hashlib.sha256(repr(settings).encode()), f"{root}{os.sep}"
+    found, above = hashlib.sha256(b"()"), f"{root}{os.sep}"
     for path in files:
         found.update(os.fsencode(str(path).removeprefix(above)))
         try:
@@ -59,12 +59,7 @@ def fingerprint(files: Sequence[Path], root: Path, *settings: Any, times: bool =
 
 
 def content(items: Iterable[Any], pictures_of: Callable[[Any], Iterable[Any]]) -> str:
-    """A short name for what PIL pictures show, where no file tells: 60,000 of 28x28 pixels take a second.
-
-    Args:
-        items: What they are made of.
-        pictures_of: Makes the pictures of one item.
-    """
+    """A short name for the PIL pictures that are made of items: of 60,000 of 28x28 pixels in a second."""
     found = hashlib.sha256()
     for item in items:
         with contextlib.suppress(Exception):  # a broken image, which is named when it is decoded
@@ -124,15 +119,7 @@ def build(
 
 
 def _allocate(path: Path, start: int) -> None:
-    """Take the room for a file of zeros now: writing to a mapped file on a full disk would kill the process.
-
-    Args:
-        path: The file.
-        start: Where the zeros begin.
-
-    Raises:
-        OSError: There is no room.
-    """
+    """Take the room for a file, zeros from a start on, or OSError: a mapped file on a full disk kills the process."""
     with path.open("rb+") as file:
         end = file.seek(0, os.SEEK_END)
         try:
@@ -153,9 +140,7 @@ def hold(owner: Any, path: Path) -> None:
 def supersede(folder: Path, name: str) -> None:
     """Remove what was made of a data set when its files were others, unless somebody still reads it.
 
-    Args:
-        folder: The folder.
-        name: What names of files begin with now: the data set and its settings, a hyphen, and the state of its files.
+    Names of files begin with the data set and its settings, a hyphen, and the state of its files.
     """
     same, _, state = name.rpartition("-")
     for path in folder.glob(f"{same}-*"):

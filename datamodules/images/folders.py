@@ -128,11 +128,7 @@ def split_of(name: str) -> str | None:
 
 
 def splits_among(folders: Iterable[Path], domain: str = "") -> dict[str, Path]:
-    """Which of some folders are splits: "train", "val", "test", as far as they are there.
-
-    Args:
-        folders: Folders beside each other.
-        domain: "A" or "B" to look for folders of a domain, such as trainA.
+    """Which of folders beside each other are "train", "val" and "test"; of a domain "A" or "B", such as trainA.
 
     Raises:
         MisconfigurationException: Two of them are the same split.

@@ -174,14 +174,10 @@ class Loader:
 
 
 class UnpairedLoader:
-    """Two loaders side by side, each in an order of its own; an epoch is as long as the longer one's.
+    """Two loaders of one batch size, each in an order of its own; an epoch is as long as the longer one's.
 
-    The shorter one begins again whenever it is through, which in training may be anywhere in an epoch.
-
-    Args:
-        a: Images of the first domain.
-        b: Images of the second, with the same batch size.
-        distinct: How many images b has, where it goes through them more than once.
+    The shorter one begins again whenever it is through, which in training may be anywhere in an epoch. Of how many
+    images ``b`` has, ``distinct`` tells where it goes through them more than once.
     """
 
     def __init__(self, a: Loader, b: Loader, distinct: int | None = None) -> None:

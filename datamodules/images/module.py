@@ -77,7 +77,7 @@ class ImageDataModule(DataSet, LightningDataModule):
         oversample: dict[str, Annotated[int, "[1, 1000]"]] | None = None,
     ) -> None:
         super().__init__()
-        self._shared_settings = inspect.signature(ImageDataModule.__init__).parameters.keys()
+        self._shared_settings = set(inspect.signature(ImageDataModule.__init__).parameters)
         oversample = oversample or {}
         for name, value, least in (
             ("image_size", image_size, 1),

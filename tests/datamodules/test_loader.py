@@ -172,13 +172,13 @@ def test_no_global_generator_is_drawn_from(file):
 
 def test_the_same_batches_again_and_again():
     batches = loader()
-    batches.repeat(2)
+    batches.repeated = 2
     first, second = numbers(loader())[:2]
     for _ in range(3):
         epoch = iter(batches)
         assert numbers([next(epoch), next(epoch)]) == [first, second]
     again = loader()
-    again.repeat(2)
+    again.repeated = 2
     again.load_state_dict({"epoch": 0, "images": 4})  # left in the middle
     assert numbers([next(iter(again))]) == [second]
     assert numbers([next(iter(again))]) == [first]
@@ -186,7 +186,7 @@ def test_the_same_batches_again_and_again():
 
 def test_the_same_unpaired_batches_again_and_again():
     batches = UnpairedLoader(loader(seed=1), loader(images=IMAGES[:8], labels=LABELS[:8], seed=2))  # of 5 and of 2
-    batches.repeat(3)
+    batches.repeated = 3
 
     def epoch():
         parts = zip(iter(batches), range(3), strict=False)
