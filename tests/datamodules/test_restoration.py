@@ -52,6 +52,7 @@ def batches(data, epochs=1):
     class Watch(Pix2Pix):
         def training_step(self, batch, batch_idx):
             seen.append(batch)
+            self.images_seen += len(batch.source)  # which random numbers follow from
 
     Trainer(max_epochs=epochs, limit_val_batches=0, enable_model_summary=False, **QUIET).fit(
         Watch(data.image_shape, width=4), data
