@@ -141,6 +141,7 @@ QUICK = [
     "--score.num_images=0",
     "--health.every_n_steps=0",
     "--samples.count=1",
+    "--views.columns=2",
     "--quality.metrics=[]",
 ]
 BY_MODEL = {
