@@ -69,10 +69,10 @@ from callbacks.runs.wandb import sync_command, wandb_logger
 from datamodules.images.module import ImageDataModule
 from gans.parts.losses import AdversarialLoss
 from gans.parts.penalties import Penalty
+from gans.parts.precision import native_precision
 from gans.training import checkpoints
 from gans.training.batches import check_kind
 from gans.training.module import GANModule
-from gans.training.precision import native_precision
 from gans.training.ranks import check_strategy
 from gans.training.translation import CyclicTranslator, Translator
 

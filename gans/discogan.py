@@ -9,10 +9,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss, together
 from gans.training.module import Loss
 from gans.training.optimizers import Adam
-from gans.training.precision import full_precision
 from gans.training.translation import CyclicTranslator
 
 

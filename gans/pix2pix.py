@@ -9,9 +9,9 @@ from torch.nn.functional import l1_loss
 
 from gans.parts.initialisation import initialise
 from gans.parts.layers import PatchGAN, UNet
+from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
 from gans.training.module import Loss
-from gans.training.precision import full_precision
 from gans.training.translation import Translator
 
 

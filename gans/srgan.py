@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from gans.parts.layers import ResidualBlock
+from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
 from gans.training.checkpoints import read
 from gans.training.module import Loss
 from gans.training.optimizers import Adam
-from gans.training.precision import full_precision
 from gans.training.translation import Translator
 
 TILE = 192  # pixels of the small image that are enlarged at a time

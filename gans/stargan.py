@@ -13,11 +13,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from gans.parts.layers import ResidualGenerator
 from gans.parts.losses import AdversarialLoss, Wasserstein
 from gans.parts.penalties import GradientPenalty, Penalty
+from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
 from gans.training.batches import IMAGES, images_of
 from gans.training.module import Loss
 from gans.training.optimizers import Adam
-from gans.training.precision import full_precision
 from gans.training.translation import Translator
 
 

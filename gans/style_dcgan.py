@@ -8,7 +8,8 @@ from torch.nn.functional import relu
 
 from gans import dcgan
 from gans.parts.layers import widths_of
-from gans.parts.style import AdaIN, StyledGAN, StyleGenerator, check_mapping_layers
+from gans.parts.style import AdaIN, StyleGenerator, check_mapping_layers
+from gans.stylegan import StyledGAN
 
 
 class StyledDCGANGenerator(StyleGenerator):

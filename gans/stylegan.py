@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from gans.parts.penalties import R1, Penalty
+from gans.parts.precision import full_precision
 from gans.parts.style import (
     AdaIN,
     Blur,
     DownConv2d,
-    StyledGAN,
     StyleGenerator,
     UpConv2d,
     check_mapping_layers,
@@ -26,9 +26,8 @@ from gans.parts.style import (
 )
 from gans.training.batches import images_of
 from gans.training.module import Loss
-from gans.training.noise import channels_and_size
+from gans.training.noise import NoiseGAN, channels_and_size
 from gans.training.optimizers import Adam
-from gans.training.precision import full_precision
 
 
 class Growth:
@@ -210,6 +209,39 @@ def conv3x3(before: int, after: int, bias: bool = False) -> nn.Conv2d:
 def width_at(at: int, size: int, width: int) -> int:
     """Channels of the layers at a size: doubled at every halving of the images' size, up to 512 (official code)."""
     return min(width * size // at, 512)
+
+
+class StyledGAN(NoiseGAN):
+    """What a GAN whose generator is a StyleGenerator can show of itself."""
+
+    generator: StyleGenerator
+
+    def views(self, columns: int) -> dict[str, Tensor]:
+        """Pictures of the style space, name to images (rows, columns, C, H, W) in [-1, 1]; at least two columns.
+
+        - "interpolation_w": from one w to another one on a straight line.
+        - "truncation": the same z with psi from 1 to -1 (figure 8).
+        - "style_mixing": images whose coarse styles (at 4x4 and 8x8, but at most half of the layers) are those of the
+          image at the left and whose other styles are those of the image above (figure 3); the corner is black.
+        """
+        with self.sampling() as generator:
+
+            def pictures(w: Tensor) -> Tensor:
+                return generator.synthesis(w).float().clamp(-1, 1)
+
+            first, last, left = (generator.mapping(self.noise(4)) for _ in range(3))
+            top = generator.mapping(self.noise(columns - 1))
+            share = torch.linspace(0, 1, columns, device=first.device, dtype=first.dtype)[:, None]
+            between = torch.lerp(first[:, None], last[:, None], share)
+            truncated = [generator.truncate(first, psi) for psi in torch.linspace(1, -1, columns).tolist()]
+            mixed = generator.mix(left.repeat_interleave(columns - 1, 0), top.repeat(4, 1), generator.coarse)
+            rows = torch.cat([pictures(left)[:, None], pictures(mixed).unflatten(0, (4, -1))], 1)
+            first_row = torch.cat([torch.full_like(rows[0, :1], -1), pictures(top)])
+            return super().views(columns) | {
+                "interpolation_w": pictures(between.flatten(0, 1)).unflatten(0, (4, -1)),
+                "truncation": torch.stack([pictures(w) for w in truncated], 1),
+                "style_mixing": torch.cat([first_row[None], rows]),
+            }
 
 
 class StyleGAN(StyledGAN):

@@ -25,7 +25,7 @@ from command_line import assert_one_sentence, finish, run_train, start, wait_for
 from gans import ACGAN, DCGAN, GAN, CycleGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
 from gans.parts.losses import Realness
 from gans.training.batches import check_kind
-from gans.training.module import takes_any_order
+from gans.training.speed import takes_any_order
 
 QUICK = [
     *("--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.logger=false", "--score.num_images=0"),

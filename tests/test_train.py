@@ -14,7 +14,7 @@ from torchvision.io import read_image
 from untimed import rows
 
 from command_line import ROOT, assert_one_sentence, environment, finish, run_train, start
-from gans.training.precision import native_precision
+from gans.parts.precision import native_precision
 
 QUICK = [
     "--config",

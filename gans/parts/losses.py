@@ -107,7 +107,7 @@ class Hinge(AdversarialLoss):
         return -fake.mean()
 
 
-class Relativistic(AdversarialLoss):
+class RelativisticAverage(AdversarialLoss):
     """Real images should look more real than generated ones do on average, and the other way round for G.
 
     The relativistic average GAN (Jolicoeur-Martineau 1807.00734, section 4.2, with the standard GAN's sigmoid).

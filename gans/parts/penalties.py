@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from gans.training.precision import full_precision, uncompiled
+from gans.parts.precision import full_precision, uncompiled
 
 
 @dataclass

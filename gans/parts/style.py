@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, group_norm, rms_norm
 from torch.nn.utils.parametrize import register_parametrization
 
-from gans.training.noise import NoiseGAN
-
 
 class Scale(nn.Module):
     """Multiply by a constant."""
@@ -181,36 +179,3 @@ def check_mapping_layers(mapping_layers: int) -> None:
     """Raise MisconfigurationException if there is no mapping network."""
     if mapping_layers < 1:
         raise MisconfigurationException(f"--model.mapping_layers must be at least 1; got {mapping_layers}")
-
-
-class StyledGAN(NoiseGAN):
-    """What a GAN whose generator is a StyleGenerator can show of itself."""
-
-    generator: StyleGenerator
-
-    def views(self, columns: int) -> dict[str, Tensor]:
-        """Pictures of the style space, name to images (rows, columns, C, H, W) in [-1, 1]; at least two columns.
-
-        - "interpolation_w": from one w to another one on a straight line.
-        - "truncation": the same z with psi from 1 to -1 (figure 8).
-        - "style_mixing": images whose coarse styles (at 4x4 and 8x8, but at most half of the layers) are those of the
-          image at the left and whose other styles are those of the image above (figure 3); the corner is black.
-        """
-        with self.sampling() as generator:
-
-            def pictures(w: Tensor) -> Tensor:
-                return generator.synthesis(w).float().clamp(-1, 1)
-
-            first, last, left = (generator.mapping(self.noise(4)) for _ in range(3))
-            top = generator.mapping(self.noise(columns - 1))
-            share = torch.linspace(0, 1, columns, device=first.device, dtype=first.dtype)[:, None]
-            between = torch.lerp(first[:, None], last[:, None], share)
-            truncated = [generator.truncate(first, psi) for psi in torch.linspace(1, -1, columns).tolist()]
-            mixed = generator.mix(left.repeat_interleave(columns - 1, 0), top.repeat(4, 1), generator.coarse)
-            rows = torch.cat([pictures(left)[:, None], pictures(mixed).unflatten(0, (4, -1))], 1)
-            first_row = torch.cat([torch.full_like(rows[0, :1], -1), pictures(top)])
-            return super().views(columns) | {
-                "interpolation_w": pictures(between.flatten(0, 1)).unflatten(0, (4, -1)),
-                "truncation": torch.stack([pictures(w) for w in truncated], 1),
-                "style_mixing": torch.cat([first_row[None], rows]),
-            }

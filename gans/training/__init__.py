@@ -1,1 +1,24 @@
-"""How a GAN is trained, kept and gone on with; papers build on it."""
+"""What papers build on: how a GAN is trained, kept and gone on with."""
+
+from gans.training.adversarial import AdversarialModule, AnyLoss, together
+from gans.training.batches import images_of
+from gans.training.module import GANModule, Loss, frozen
+from gans.training.noise import NoiseGAN, Sampler
+from gans.training.optimizers import Adam, LinearDecay
+from gans.training.translation import CyclicTranslator, Translator
+
+__all__ = [
+    "Adam",
+    "AdversarialModule",
+    "AnyLoss",
+    "CyclicTranslator",
+    "GANModule",
+    "LinearDecay",
+    "Loss",
+    "NoiseGAN",
+    "Sampler",
+    "Translator",
+    "frozen",
+    "images_of",
+    "together",
+]

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from gans.parts.diffaugment import DiffAugment
 from gans.parts.losses import AdversarialLoss, NonSaturating
 from gans.parts.penalties import Judged, Penalty
-from gans.training.module import GANModule, Loss, at_least, single
+from gans.parts.precision import full_precision
+from gans.training.module import GANModule, Loss, at_least
 from gans.training.optimizers import Adam
-from gans.training.precision import full_precision
+from gans.training.speed import single
 
 
 class AdversarialModule(GANModule):

@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+RARE = 1000  # epochs for one update, from which on nobody can have meant it
 IMAGES = ("images", "images with classes", "images with attributes")
 
 
@@ -110,6 +111,27 @@ def check_labels(module: Any, batch: Any) -> None:
         raise MisconfigurationException(
             f"{name} takes images with labels, int64 {wanted}; the data's go from {low} to {high}"
         )
+
+
+def check_updates(module: Any) -> None:
+    """Say so when epochs go by without an update.
+
+    Raises:
+        MisconfigurationException: Nobody can have meant to wait so long.
+    """
+    batches = module.trainer.num_training_batches
+    needed = max(1, module.critic_steps()) * module.accumulate_grad_batches
+    if needed <= batches or not batches or module.trainer.fast_dev_run:
+        return
+    epochs = -(-needed // int(batches))
+    said = (
+        f"With --model.n_critic={getattr(module, 'n_critic', 1)} and "
+        f"--model.accumulate_grad_batches={module.accumulate_grad_batches} "
+        f"the generator is updated once in {needed:,} batches, and an epoch has {int(batches):,}: that is "
+    )
+    if epochs > RARE:
+        raise MisconfigurationException(f"{said}once in {epochs:,} epochs; make their product {int(batches):,} or less")
+    rank_zero_warn(f"{said}once in {epochs:,} epochs")
 
 
 def _named(dtype: torch.dtype) -> str:

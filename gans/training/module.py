@@ -4,8 +4,6 @@ A paper's module builds its networks and writes a loss for each update, such as 
 ``generator_loss(batch)``. This file does the rest.
 """
 
-import os
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,19 +12,18 @@ from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gans.training.batches import check_images, check_kind, check_labels, images_of
+from gans.parts.precision import autocast_cache, uncompiled
+from gans.training.batches import check_images, check_kind, check_labels, check_updates, images_of
 from gans.training.optimizers import Adam
-from gans.training.precision import autocast_cache, uncompiled
 from gans.training.ranks import DataParallel
 from gans.training.resume import Resumable
+from gans.training.speed import any_order, compile_networks, single
 
 Loss = tuple[Tensor, dict[str, Tensor]]  # a scalar to minimise, and what to log beside it by name
-RARE = 1000  # epochs for one update, from which on nobody can have meant it
 
 
 @contextmanager
@@ -283,27 +280,9 @@ class GANModule(Resumable, ABC):
         self.log_dict({name: v for name, v in values.items() if name.startswith("loss/")}, prog_bar=True, logger=False)
 
     def on_train_start(self) -> None:
-        self._check_updates()
+        check_updates(self)
         self.go_on()
         self._logged = self.images_seen, time.perf_counter()
-
-    def _check_updates(self) -> None:
-        """Say so when epochs go by without an update, and refuse to wait for ever."""
-        batches = self.trainer.num_training_batches
-        needed = max(1, self.critic_steps()) * self.accumulate_grad_batches
-        if needed <= batches or not batches or self.trainer.fast_dev_run:
-            return
-        epochs = -(-needed // int(batches))
-        said = (
-            f"With --model.n_critic={getattr(self, 'n_critic', 1)} and "
-            f"--model.accumulate_grad_batches={self.accumulate_grad_batches} "
-            f"the generator is updated once in {needed:,} batches, and an epoch has {int(batches):,}: that is "
-        )
-        if epochs > RARE:
-            raise MisconfigurationException(
-                f"{said}once in {epochs:,} epochs; make their product {int(batches):,} or less"
-            )
-        rank_zero_warn(f"{said}once in {epochs:,} epochs")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if not self._checked:  # the mistakes that loaders of one's own make are all in the first batch
@@ -342,51 +321,12 @@ class GANModule(Resumable, ABC):
         data = getattr(self._trainer, "datamodule", None)
         if data is not None and stage != "predict":
             check_kind(self, data)
-        self.order_memory()
-        if stage == "fit" and self.compiles:
-            compilers = os.environ.get("CXX", "c++"), "g++", "clang++", "cl"
-            if self.trainer.strategy.root_device.type == "cpu" and not any(map(shutil.which, compilers)):
-                raise MisconfigurationException(
-                    "--model.compile=true needs a C++ compiler on the CPU: install one, such as g++, or leave it out"
-                )
-            self.compile_networks()
-
-    def order_memory(self) -> None:
-        """Bring weights into the memory order that ``channels_last`` asks for."""
-        last = self.channels_last
-        if last is None:
-            last = all(takes_any_order(layer) for player in self.players for layer in getattr(self, player).modules())
-        if last:
+        networks = [network for player in self.players for network in single(getattr(self, player))]
+        if any_order(networks) if self.channels_last is None else self.channels_last:
             self.to(memory_format=torch.channels_last)
+        if stage == "fit" and self.compiles:
+            compile_networks(networks, self.trainer.strategy.root_device)
 
     def teardown(self, stage: str) -> None:
         super().teardown(stage)
         self.to(memory_format=torch.contiguous_format)  # the order in which other programs expect weights
-
-    def compile_networks(self) -> None:
-        """Let torch.compile take each network whole; names and values of weights stay as they are.
-
-        Each is compiled for fixed shapes in the ways that training calls it, with and without gradients, and not again.
-        """
-        for network in (network for player in self.players for network in single(getattr(self, player))):
-            # Inductor cannot train with spectral norm of weights that have so few columns, such as 1x1 convolutions of
-            # images: what it keeps for the backward pass is changed by the next forward pass (torch 2.15).
-            vectors = [b for name, b in network.named_buffers() if name.endswith("parametrizations.weight.0._v")]
-            if all(v.numel() >= 8 for v in vectors):
-                network.compile(dynamic=False)
-
-
-def single(networks: nn.Module) -> list[nn.Module]:
-    """The networks that are called one by one."""
-    if isinstance(networks, nn.ModuleDict | nn.ModuleList):
-        return list(networks.children())
-    return [networks]
-
-
-def takes_any_order(layer: nn.Module) -> bool:
-    """Whether a layer works in any memory order: PyTorch's and this lab's do, but for those that call ``.view``."""
-    classes = type(layer).__mro__[: type(layer).__mro__.index(nn.Module)]
-    if not all(cls.__module__.partition(".")[0] in ("torch", "gans") for cls in classes):
-        return False
-    code = getattr(type(layer).forward, "__code__", None)
-    return classes[0].__module__.startswith("torch") or "view" not in getattr(code, "co_names", ())

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gans.parts.initialisation import normalise_spectrally
+from gans.parts.precision import uncompiled
 from gans.training.adversarial import AnyLoss
 from gans.training.batches import IMAGES, images_of
 from gans.training.module import GANModule, Loss, frozen
-from gans.training.precision import uncompiled
 
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ import gans
 from callbacks.pictures.images import to_uint8, write_png
 from callbacks.scores.classifier import SmallClassifier, classifier_of
 from callbacks.scores.distances import ClassSums, Moments, frechet_distance
+from gans.parts.precision import native_precision
 from gans.training.module import GANModule
-from gans.training.precision import native_precision
 
 ROOT = Path(__file__).parents[2]
 COUNT = 10_000  # images to score

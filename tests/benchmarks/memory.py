@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import gans
 from gans import SRGAN, SRResNet, StarGAN
-from gans.training.precision import native_precision
+from gans.parts.precision import native_precision
 from gans.training.translation import Translator
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -37,9 +37,9 @@ from tqdm import tqdm
 import gans
 from datamodules import ImageFolder, PairedFolder, SuperResolution, UnpairedFolder
 from datamodules.super_resolution import reduced
+from gans.parts.precision import native_precision
 from gans.srgan import SRResNet
 from gans.training.module import GANModule
-from gans.training.precision import native_precision
 from gans.training.translation import CyclicTranslator, Translator
 
 CLASSES = 10

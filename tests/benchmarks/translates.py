@@ -30,7 +30,7 @@ import datamodules
 import gans
 from callbacks.pictures.images import grid, to_uint8, write_png
 from callbacks.scores.classifier import classifier_of
-from gans.training.precision import native_precision
+from gans.parts.precision import native_precision
 from gans.training.translation import CyclicTranslator, Translator
 
 CONFIGS = {

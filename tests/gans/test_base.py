@@ -13,7 +13,7 @@ from torch import nn
 from callbacks import EMA
 from datamodules import Digits
 from gans import DCGAN, GAN
-from gans.parts.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, Relativistic, Wasserstein
+from gans.parts.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, RelativisticAverage, Wasserstein
 from gans.parts.penalties import R1, R2, GradientPenalty
 from gans.training.module import frozen
 from gans.training.noise import NoiseGAN
@@ -157,7 +157,15 @@ def test_each_update_draws_its_own_noise(gan):
 
 # Any loss and any regulariser with any networks
 
-LOSSES = [NonSaturating(), Minimax(), LeastSquares(), LeastSquares(-1, 1, 0), Wasserstein(), Hinge(), Relativistic()]
+LOSSES = [
+    NonSaturating(),
+    Minimax(),
+    LeastSquares(),
+    LeastSquares(-1, 1, 0),
+    Wasserstein(),
+    Hinge(),
+    RelativisticAverage(),
+]
 LOSSES += [Realness(), Realness(3, "anchor"), Realness(3, "basic")]
 
 

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import sigmoid
 
-from gans.parts.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, Relativistic, Wasserstein
+from gans.parts.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, RelativisticAverage, Wasserstein
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_relativistic_average(scores):
     more_real, more_fake = sigmoid(real - fake.mean()), sigmoid(fake - real.mean())
     d = -more_real.log().mean() - (1 - more_fake).log().mean()
     g = -more_fake.log().mean() - (1 - more_real).log().mean()
-    torch.testing.assert_close(Relativistic().discriminator(real, fake), d)
-    torch.testing.assert_close(Relativistic().generator(fake, real), g)
+    torch.testing.assert_close(RelativisticAverage().discriminator(real, fake), d)
+    torch.testing.assert_close(RelativisticAverage().generator(fake, real), g)
 
 
 # Realness

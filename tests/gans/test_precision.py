@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gans.training.precision import autocast_cache, full_precision, native_precision
+from gans.parts.precision import autocast_cache, full_precision, native_precision
 
 
 @pytest.fixture(autouse=True)
