@@ -17,8 +17,9 @@ LAYERS = (0, 4, 8)  # of the generator, whose features are compared
 def features_of(generator: nn.Sequential, images: Tensor) -> list[Tensor]:
     """Features of the generator's first half at some layers, (N, C, H, W) each."""
     found = []
-    for number, layer in enumerate(generator[: LAYERS[-1] + 1]):
-        images = layer(images)
+    for number, layer in enumerate(generator):
+        if number <= LAYERS[-1]:
+            images = layer(images)
         if number in LAYERS:
             found.append(images)
     return found

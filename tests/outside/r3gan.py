@@ -84,6 +84,7 @@ class R3GAN(NoiseGAN):
     """
 
     conditional = True
+    several_outcomes = False
     smallest = {"width": 4, "num_classes": 3}
 
     def __init__(
