@@ -56,6 +56,13 @@ class Slow(ImageFolder):
         return super().open(item, split)
 
 
+class Means(nn.Module):
+    """Images (N, 3, H, W) to features (N, 3): their mean colours."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().mean((2, 3))
+
+
 class Viewed(nn.Module):
     """Images (N, C, S, S) to logits (N,), flattened as many tutorials do."""
 

@@ -285,7 +285,7 @@ def test_what_is_typed_wins_over_the_checkpoint(options, rate, said, run, tmp_pa
 
 
 def test_other_features_at_a_resume_begin_a_new_best(run, tmp_path):
-    options = ["--score.features=classifier", "--trainer.max_steps=30", "--run_dir=out", "--ckpt_path=last"]
+    options = ["--score.features=strangers.Means", "--trainer.max_steps=30", "--run_dir=out", "--ckpt_path=last"]
     train(*SHORT, *options, folder=tmp_path)
     scores = json.loads((run / "scores.json").read_text())
     assert [entry["step"] for entry in scores["history"]] == [10, 20, 30]

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -34,6 +35,12 @@ PROBED = 4  # images that an extractor is tried on before
 @pytest.fixture
 def digits(tmp_path):
     return Digits(data_dir=str(tmp_path / "data"), image_size=16, batch_size=64)
+
+
+@pytest.fixture
+def few_subsets(monkeypatch):
+    """For tests that ask for many images, but not for KID, which costs a second and a half of them."""
+    monkeypatch.setattr("callbacks.scores.metrics.kernel_distance", partial(kernel_distance, subsets=2))
 
 
 def trainer(tmp_path, *callbacks, **kwargs):
@@ -184,6 +191,7 @@ class Projection(nn.Module):
         return self.layer(images.float().mean((2, 3))) * self.factor
 
 
+@pytest.mark.usefixtures("few_subsets")
 def test_statistics_are_kept_under_the_weights_of_what_looked_at_the_images(tmp_path, digits, monkeypatch):
     """The same weights find them again, in whatever state random numbers are; others never do."""
     monkeypatch.setattr("callbacks.scores.features.Projection", Projection, raising=False)
@@ -285,6 +293,7 @@ def walked(tmp_path, digits, monkeypatch, *callbacks, **kwargs):
 SHORT = {"max_steps": 1, "check_val_every_n_epoch": None}
 
 
+@pytest.mark.usefixtures("few_subsets")
 @pytest.mark.parametrize(
     ("kwargs", "counts"),
     [({"num_real": 300, "num_images": 200}, [500, 200]), ({"num_images": 2000}, [3797, 2000])],
@@ -574,6 +583,7 @@ def test_what_scoring_costs_on_a_cpu_is_said_once(tmp_path, digits, monkeypatch)
     assert "real ones" not in said[1]  # whose statistics are kept
 
 
+@pytest.mark.usefixtures("few_subsets")
 def test_slow_generators_count_too(tmp_path, digits, monkeypatch):
     said = []
     clock = iter([0, 0, 0, 0, *range(0, 10**6, 30)])  # the extractor takes no time
