@@ -5,9 +5,11 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from callbacks.scores import Metric
 from datamodules import ImageDataModule, ImageFolder
 from gans.training.noise import NoiseGAN
 
@@ -85,3 +87,16 @@ class Mine(NoiseGAN):
         start = nn.Sequential(nn.Linear(self.latent_dim, 4 * size * size), nn.Unflatten(1, (4, size, size)))
         self.generator = nn.Sequential(start, nn.Conv2d(4, channels, 3, padding=1), nn.Tanh())
         self.discriminator = Viewed(channels, size)
+
+
+class Varied(Metric):
+    """How far apart generated images are, in some power; real ones do not matter."""
+
+    name, higher_is_better, needs_real = "varied", True, False
+
+    def __init__(self, power: float = 1.0) -> None:
+        self.power = power
+
+    def compute(self, real: Any, fake: Any) -> Tensor:
+        assert real is None
+        return torch.pdist(fake.features.double()).mean() ** self.power

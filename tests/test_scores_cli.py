@@ -24,51 +24,29 @@ def by_epochs(tmp_path_factory):
     return folder, settings
 
 
-OWN = """
-import torch
-from callbacks.scores import Metric
-
-class Varied(Metric):
-    name, higher_is_better, needs_real = "varied", True, False
-
-    def __init__(self, power: float = 1.0):
-        self.power = power
-
-    def compute(self, real, fake):
-        return torch.pdist(fake.features.double()).mean() ** self.power
-
-class Mean(torch.nn.Module):
-    def forward(self, images):
-        return images.float().mean((2, 3))
-"""
-
-
 def test_a_score_and_features_of_ones_own_choose_the_best(tmp_path):
     """By class path; a stranger's run folder may name no such class."""
-    (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "more.yaml").write_text(
-        "score: {features: own.Mean, metrics: [frechet, {class_path: own.Varied, init_args: {power: 2.0}}]}\n"
+        "score: {features: strangers.Means, metrics: [frechet, {class_path: strangers.Varied, init_args: {power: 2}}]}"
     )
-    here = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    settings = [*QUICK, NO_LOGGER, "--config=more.yaml", "--trainer.max_steps=30", "--best.monitor=score/varied_mean"]
-    done = run_train([*settings, "--run_dir=out"], tmp_path, **here)
+    settings = [*QUICK, NO_LOGGER, "--config=more.yaml", "--trainer.max_steps=30", "--best.monitor=score/varied_means"]
+    done = run_train([*settings, "--run_dir=out"], tmp_path)
     assert done.returncode == 0, done.stderr
     file = json.loads((tmp_path / "out/scores.json").read_text())
-    assert (file["monitor"], file["mode"]) == ("score/varied_mean", "max")
-    values = {entry["step"]: entry["scores"]["score/varied_mean"] for entry in file["history"]}
+    assert (file["monitor"], file["mode"]) == ("score/varied_means", "max")
+    values = {entry["step"]: entry["scores"]["score/varied_means"] for entry in file["history"]}
     best = torch.load(tmp_path / "out/checkpoints/best.ckpt", weights_only=True)
     assert best["global_step"] == file["best"]["step"] == max(values, key=values.get)
-    assert set(file["best"]["scores"]) == {"score/frechet_mean", "score/varied_mean"}
+    assert set(file["best"]["scores"]) == {"score/frechet_means", "score/varied_means"}
     validate = ["validate", "--ckpt_path=out/checkpoints/best.ckpt"]
-    assert_one_sentence(run_train(validate, tmp_path, **here), ["score.metrics=", "out/config.yaml"])
-    done = run_train([*validate, "--config=out/config.yaml"], tmp_path, **here)
-    assert f"score/varied_mean {values[best['global_step']]:.5g}" in done.stdout
+    assert_one_sentence(run_train(validate, tmp_path), ["score.metrics=", "out/config.yaml"])
+    done = run_train([*validate, "--config=out/config.yaml"], tmp_path)
+    assert f"score/varied_means {values[best['global_step']]:.5g}" in done.stdout
 
 
 def test_one_score_more_beside_all(tmp_path):
-    (tmp_path / "own.py").write_text(OWN)
     settings = [*QUICK, NO_LOGGER, "--trainer.max_steps=5", "--run_dir=out", "--best.monitor=loss/generator"]
-    done = run_train([*settings, "--score.metrics+=own.Varied"], tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    done = run_train([*settings, "--score.metrics+=strangers.Varied"], tmp_path)
     assert done.returncode == 0, done.stderr
     (entry,) = history(tmp_path)
     assert list(entry["scores"]) == [
@@ -134,7 +112,7 @@ def test_what_is_missing_is_missed_before_images_are_looked_for(tmp_path):
         ["--score.batch_size=0"],
         ["--score.metrics=[fidd]"],
         ["--score.metrics=[fid]"],  # of pixels
-        ["--score.metrics=[own.Metric]"],
+        ["--score.metrics=[strangers.Metric]"],
         ["--best.monitor=fid"],
         ["--best.monitor=score/fid"],
         ["--best.monitor=score/frechet_pixels", "--score.num_images=0"],

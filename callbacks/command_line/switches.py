@@ -11,6 +11,8 @@ from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.checkpoints import BestCheckpoint
+
 RANGES: dict[str, Any] = {
     **dict.fromkeys(("num_nodes", "check_val_every_n_epoch"), Annotated[int, "[1, inf)"]),
     **dict.fromkeys(("max_steps", "max_epochs", "num_sanity_val_steps"), Annotated[int, "[-1, inf)"]),
@@ -83,6 +85,7 @@ def check_trainer(trainer: Trainer, scores: Collection[str]) -> None:
             )
         monitor = getattr(callback, "monitor", None)
         waits = isinstance(callback, Checkpoint | EarlyStopping) and monitor and not monitor.startswith("loss/")
+        waits = waits and not isinstance(callback, BestCheckpoint)  # which judges its own
         if waits and monitor not in scores:
             raise MisconfigurationException(
                 f"--trainer.callbacks.monitor={monitor} of {type(callback).__name__} must be a loss, such as "
