@@ -28,16 +28,6 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Ten processes import for longer than they train: where Python may not keep what it compiled, they share it."""
-    with pytest.MonkeyPatch.context() as patch:
-        if sys.dont_write_bytecode:
-            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("compiled")))
-        yield
-
-
 def on_two_nodes(*arguments, folder):
     """Run the README's command on two nodes at the same time, to the end."""
     with socket.socket() as free:
