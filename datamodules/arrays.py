@@ -157,7 +157,10 @@ def _shaped(images: Any, name: str) -> Any:
     """An array (N, H, W) or (N, H, W, 3); pictures of Hugging Face's as they are."""
     if isinstance(images, _Column):
         return images
-    images = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    try:
+        images = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    except ValueError:
+        raise MisconfigurationException(f"{name} must be of one size, in one array") from None
     shape = images.shape
     first, last = (len(shape) == 4 and shape[axis] in (1, 3) for axis in (1, 3))
     if 0 in shape or not (first != last or (len(shape) == 3 and shape[-1] not in (1, 3))):

@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from datamodules.images.broken import fault, faults_of, named_if_broken
+from datamodules.images.broken import fault, named_if_broken
 from datamodules.images.cache import digest, fingerprint
 from datamodules.images.folders import held_out, splits_in
 from datamodules.images.loader import ImageBatch, PairBatch
@@ -189,12 +189,7 @@ class SuperResolution(ImageDataModule):
             if min(width, height) < self.scale:
                 raise ValueError(f"{width}x{height} pixels are less than --data.scale={self.scale}")
 
-        paths = self.pictures_in(self.test_dir, "test_dir")
-        broken = faults_of(paths, look, self.num_workers, "Looking at images")
-        if broken:
-            self.leave_out(broken)
-        self._tested = [path for number, path in enumerate(paths) if number not in broken]
-        self._require(self._tested)
+        self._tested = self._usable(self.pictures_in(self.test_dir, "test_dir"), look)
 
     def prepare_data(self) -> None:
         """Cut the training images into tiles, once and for all; look at the test images."""
@@ -207,7 +202,14 @@ class SuperResolution(ImageDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The whole test images, one a batch."""
-        return DataLoader(_Whole(self, self._pictures()), batch_size=1, collate_fn=lambda batch: batch[0])
+        return DataLoader(self._pictures(), batch_size=1, collate_fn=self._whole)  # type: ignore[arg-type]
+
+    def _whole(self, paths: list[Path]) -> ImageBatch:
+        """A picture as a batch of one, uint8, cropped at the right and the bottom to multiples of the scale."""
+        with named_if_broken(paths[0]):
+            image = torch.tensor(pixels(self._picture(paths[0])))[None]
+        height, width = (side // self.scale * self.scale for side in image.shape[-2:])
+        return ImageBatch(image[..., :height, :width], None)
 
     def _finished(self, image: Tensor) -> Tensor:
         return super()._finished(image) if self._training else self._as_float(image)  # test images stay whole
@@ -235,20 +237,3 @@ def _read(path: Path, background: str) -> tuple[Any, bool]:
     """A picture in RGB, and whether it is transparent in part."""
     picture = open_picture(path)
     return upright(picture, 3, background), is_see_through(picture)
-
-
-class _Whole(Dataset):
-    """Whole pictures as batches of one, uint8, cropped at the right and the bottom to multiples of the scale."""
-
-    def __init__(self, data: SuperResolution, paths: list[Path]) -> None:
-        self.data = data
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, number: int) -> ImageBatch:
-        with named_if_broken(self.paths[number]):
-            image = torch.tensor(pixels(self.data._picture(self.paths[number])))[None]
-        height, width = (side // self.data.scale * self.data.scale for side in image.shape[-2:])
-        return ImageBatch(image[..., :height, :width], None)

@@ -1,7 +1,7 @@
 """What is found in folders of pictures, and what is said about it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +83,18 @@ class Findings:
             paths = self.pictures_in(folder, "predict_dir")
             self._say_others()
         NamedPictures(folder, paths, self.channels)  # which has names for all, or says that it has not
-        broken = faults_of(
-            paths, lambda _, path: self.upright(open_picture(path), path), self.num_workers, "Looking at images"
-        )
-        if broken:
-            self.leave_out(broken)
-            paths = [path for number, path in enumerate(paths) if number not in broken]
-            self._require(paths)
+        paths = self._usable(paths, lambda _, path: self.upright(open_picture(path), path))
         self._say_ground()
         pictures = NamedPictures(folder, paths, self.channels, self.background)
         return DataLoader(pictures, collate_fn=lambda batch: batch[0])
+
+    def _usable(self, paths: list[Path], look: Callable[[int, Path], Any]) -> list[Path]:
+        """The pictures that can be looked at, if others may be left out."""
+        if broken := faults_of(paths, look, self.num_workers, "Looking at images"):
+            self.leave_out(broken)
+            paths = [path for number, path in enumerate(paths) if number not in broken]
+            self._require(paths)
+        return paths
 
     def leave_out(self, faults: Mapping[Any, str], *words: str) -> None:
         """Say that images are left out, if they may be (``skip_broken``).
@@ -105,13 +107,13 @@ class Findings:
             BrokenImages: They may not.
         """
         named = list(dict.fromkeys(faults.values()))  # once, whatever was to be made of a file
-        if self.skip_broken:
-            were = f"{self.things} were" if len(named) > 1 else f"{self.things.removesuffix('s')} was"
-            self._say(f"{len(named)} broken {were} left out (--data.skip_broken):\n{listing(named)}")
-            return
-        if len(named) > 1:
-            self._say(f"{len(named)} broken {self.things}:\n{listing(named)}")
-        raise BrokenImages(faults, *words)
+        things = self.things if len(named) > 1 else self.things.removesuffix("s")
+        if not self.skip_broken:
+            if len(named) > 1:
+                self._say(f"{len(named)} broken {things}:\n{listing(named)}")
+            raise BrokenImages(faults, *words)
+        were = "were" if len(named) > 1 else "was"
+        self._say(f"{len(named)} broken {things} {were} left out (--data.skip_broken):\n{listing(named)}")
 
     def _require(self, kept: Sequence[Any]) -> None:
         if not kept:

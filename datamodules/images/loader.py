@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ class UnpairedBatch(NamedTuple):
     b: Tensor
 
 
+@dataclass(eq=False)
 class Loader:
     """An epoch of batches, whose order depends on nothing but the seed and the epoch.
 
@@ -65,34 +67,25 @@ class Loader:
             row; 0 for all images, in an order that is new each time.
     """
 
-    def __init__(
-        self,
-        images: Tensor | Path,
-        labels: Tensor | None,
-        batch_size: int,
-        shuffle: bool,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        num_workers: int = 0,
-        chosen: Tensor | None = None,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        if chosen is None:
-            chosen = torch.arange(len(images) if isinstance(images, Tensor) else len(np.load(images, mmap_mode="r")))
-        self.chosen = chosen
-        self.wanted: list[Tensor] | None = None
-        self.total = len(chosen)
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.num_workers = num_workers
-        self.epoch = 0
-        self.position = 0  # training batches handed out in this epoch
-        self.repeated = 0
+    images: Tensor | Path
+    labels: Tensor | None
+    batch_size: int
+    shuffle: bool
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    num_workers: int = 0
+    chosen: Any = None
+    wanted: list[Tensor] | None = field(default=None, init=False)
+    epoch: int = field(default=0, init=False)
+    position: int = field(default=0, init=False)  # training batches handed out in this epoch
+    repeated: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.chosen is None:
+            images: Any = self.images if isinstance(self.images, Tensor) else np.load(self.images, mmap_mode="r")
+            self.chosen = torch.arange(len(images))
+        self.total = len(self.chosen)
 
     def __len__(self) -> int:
         if self.shuffle:

@@ -73,6 +73,7 @@ def test_bright_images_to_validate_with_have_the_range_of_those_to_train_with(tm
         ({"images": None}, r"^Arrays: there are no images: .*--data\.path"),
         ({"images": COLOUR[0]}, r"images must have one of the shapes .*; got \(12, 12, 3\)$"),
         ({"images": COLOUR[:, :3]}, r"not be readable as two of them; got \(20, 3, 12, 3\)$"),
+        ({"images": [COLOUR[0], COLOUR[1, 1:]]}, "^Arrays: images must be of one size"),
         ({"images": COLOUR[..., :2]}, r"got \(20, 12, 12, 2\)$"),
         ({"images": COLOUR[:0]}, r"got \(0, 12, 12, 3\)$"),
         (
