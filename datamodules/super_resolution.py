@@ -1,6 +1,6 @@
 """Pictures to be enlarged: high-resolution images, and the same reduced."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -125,6 +125,12 @@ class SuperResolution(ImageDataModule):
                     sizes[path] = size
             self._measured = sizes, faults, min([self._load_size or 2 * self.image_size, *map(min, sizes.values())])
         return self._measured
+
+    def files_of(self, items: Sequence[Tile]) -> list[Path]:
+        return list(self._sizes()[0])
+
+    def identity(self, split: str) -> Any:
+        return super().identity(split), self.image_size  # by which tiles are apart
 
     def _keep(self, split: str) -> dict[Any, str]:
         return self._sizes()[1] | super()._keep(split)

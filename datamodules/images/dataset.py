@@ -95,9 +95,9 @@ class DataSet(Findings, ABC):
         return digest(state, content(shown, partial(self._opened, split)), *settings)
 
     def files_of(self, items: Sequence[Any]) -> list[Path]:
-        """The files that items come from, whose changes are noticed: by default the paths among them."""
+        """The files that items come from, whose changes are noticed: by default all paths in them, one by one."""
         parts = (part for item in items for part in (item if isinstance(item, tuple) else (item,)))
-        return list(dict.fromkeys(part for part in parts if isinstance(part, Path)))
+        return [part for part in parts if isinstance(part, Path)]
 
     def splits(self) -> set[str]:
         """The names that ``items`` is asked for."""

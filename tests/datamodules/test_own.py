@@ -75,6 +75,22 @@ def test_settings_that_change_an_image_that_is_not_looked_into_change_the_name(t
     assert names[0] == names[2] != names[1]
 
 
+def test_files_that_come_twice_are_a_part_of_the_name(tmp_path):
+    class Twice(Own):
+        def items(self, split):
+            first, second = super().items(split)[0]
+            return [first, first, second] if self.gain == 1 else [first, second, second], None
+
+    for number in range(2):
+        Image.fromarray(np.full((8, 8), 100 * number, np.uint8)).save(tmp_path / f"x{number}.png")
+    means = []
+    for gain in (1, 2):
+        data = Twice(gain, data_dir=str(tmp_path))
+        data.prepare_data()
+        means.append(torch.cat([batch.image for batch in data.ordered("train")]).float().mean().item())
+    assert means == pytest.approx([100 / 3, 200 / 3])
+
+
 def levels(data, split):
     data.prepare_data()
     return torch.cat([batch.image for batch in data.ordered(split)]).unique().tolist()
