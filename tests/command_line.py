@@ -21,8 +21,8 @@ SERVER.set_forkserver_preload(["train", "wandb", "sklearn.datasets"])  # what mo
 
 
 def environment(folder):
-    """Without an account: no key in the environment and none in the home directory."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "PL_"))}
+    """Without an account: no key in the environment and none in the home directory; and of no width of a terminal."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "PL_", "COLUMNS"))}
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     return kept | {"HOME": str(folder), "OMP_NUM_THREADS": threads, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
 
