@@ -13,7 +13,6 @@ import signal
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from pydoc import locate
 from typing import Annotated, Any
@@ -26,6 +25,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 import datamodules
 import gans
@@ -48,8 +49,10 @@ from callbacks import (
     TrainingDiverged,
     Views,
 )
+from callbacks.command_line.classes import CLASSES, LINKED, PARTS, named
 from callbacks.command_line.config_files import settings_in, with_home
-from callbacks.command_line.parsing import SUBCOMMANDS, Parser, fail
+from callbacks.command_line.mistakes import SUBCOMMANDS
+from callbacks.command_line.parsing import Parser, fail
 from callbacks.command_line.ranges import refuse_out_of_range
 from callbacks.command_line.switches import RANGES as OF_TRAINER
 from callbacks.command_line.switches import asked, check_switches, check_trainer, complaint, is_lightnings, refusal
@@ -90,26 +93,21 @@ RANGES = {  # where the numbers of each part of the settings have theirs
 }
 
 
-def named(classes: Iterable[type]) -> dict[str, type]:
-    """Classes by the names that a configuration may call them by, such as Hinge and gans.losses.Hinge."""
-    found: dict[str, type] = {}
-    for cls in classes:
-        package, *rooms = cls.__module__.split(".")
-        if not inspect.isabstract(cls):
-            prefixes = "", f"{package}.", f"{package}.{rooms[-1]}.", f"{cls.__module__}."
-            found |= {f"{prefix}{cls.__name__}": cls for prefix in prefixes}
-    return found
-
-
 # What a run folder may name; whatever else it names is refused.
-CLASSES = {
+CLASSES |= {
     key: named(getattr(package, name) for name in package.__all__ if hasattr(getattr(package, name), "setup"))
     for key, package in {"model": gans, "data": datamodules}.items()
 }
-PARTS: dict[type, dict[str, type]] = {
-    base: named(cls for cls in checkpoints.lab_parts() if issubclass(cls, base)) for base in (AdversarialLoss, Penalty)
+PARTS |= {
+    base: named(cls for cls in vars(module).values() if isinstance(cls, type) and issubclass(cls, base))
+    for module, base in (
+        (gans.losses, AdversarialLoss),
+        (gans.penalties, Penalty),
+        (gans.optimizers, Optimizer),
+        (gans.optimizers, LRScheduler),
+    )
 }
-Parser.classes, Parser.parts, Parser.linked = CLASSES, PARTS, {"model": OF_DATA, "data": ("seed",)}
+LINKED |= {"model": OF_DATA, "data": ("seed",)}
 
 DESCRIPTION = """
 Train, score and sample GANs. Without a subcommand it trains:
@@ -197,7 +195,6 @@ class CLI(LightningCLI):
             default=None,
             help="Name of this run; by default its configuration files and the settings typed beside them.",
         )
-        parser.add_argument("--trainer.help", action="help", help="Show all options of the Trainer.")
         parser.add_lightning_class_args(EMA, "ema")  # before whatever looks at what it averages
         parser.add_lightning_class_args(Samples, "samples")
         parser.add_lightning_class_args(Views, "views")

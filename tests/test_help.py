@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from callbacks.command_line.parsing import class_parser, listed, names_for
+from callbacks.command_line.classes import class_parser, names_for
+from callbacks.command_line.help import listed
 from command_line import ROOT, run_train
 from train import CLASSES
 
@@ -85,9 +86,7 @@ SAID = {  # by what is typed: what is said of it
     "--data=Mnist": ["--data=Mnist", "did you mean MNIST?", "UnpairedFolder"],
     "--data=mine.yaml": ["--data=mine.yaml is no file"],
     "--model.generator_optimizer=sgd": ["--model.generator_optimizer=sgd", "did you mean SGD?", "RMSprop"],
-    "--model.generator_optimizer=Adam": [
-        "gans.optimizers.Adam or torch.optim.Adam|torch.optim.Adam or gans.optimizers.Adam"
-    ],
+    "--score.foo=4": ["--score.foo does not exist"],
     "--model.generator_scheduler=Cosine": ["--model.generator_scheduler=Cosine", "did you mean CosineAnnealing"],
     "--model.generator_scheduler=CosineAnnealingLR": ["--model.generator_scheduler.T_max is needed"],
     "--data.augment+=kornia.augmentation.RandomAfine": ["did you mean kornia.augmentation.RandomAffine"],

@@ -2,11 +2,14 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+T = TypeVar("T")
 LARGEST = 100_000  # bytes; the configuration of a run has three thousand, and a million take YAML a minute
 UNFOLDED = 1_000_000  # characters, with everything that aliases repeat
 DEEPEST = 50
@@ -97,6 +100,11 @@ Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_number)
 Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_text)
 
 
+def load(text: str) -> Any:
+    """What a file or a word says; a word that begins with a hash, such as a colour, is no comment."""
+    return text if text.startswith("#") and "\n" not in text else yaml.load(text, Loader)
+
+
 def text_of(path: Path) -> str:
     """The text of a configuration file.
 
@@ -140,6 +148,23 @@ def settings_in(text: str) -> dict[str, Any]:
         kind = "a list" if isinstance(settings, list) else f"only {str(settings)[:40]!r}"
         raise ValueError(f"it holds {kind} and no keys with values, such as max_steps: 100")
     return settings
+
+
+def readable(option: str, given: Any, read: Callable[[], T]) -> T:
+    """What is read of a file, or of settings, that an option is given.
+
+    Raises:
+        MisconfigurationException: They cannot be read; the message says why.
+    """
+    try:
+        return read()
+    except ValueError as error:
+        raise MisconfigurationException(f"{option}={given} cannot be read: {error}") from error
+
+
+def settings_of(option: str, path: str) -> dict[str, Any]:
+    """The settings in a file that an option names."""
+    return readable(option, path, lambda: settings_in(text_of(Path(path))))
 
 
 def wrong_in(error: Any) -> str:

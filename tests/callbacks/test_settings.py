@@ -1,18 +1,21 @@
 import json
 import os
+import pkgutil
+import re
 import sys
 import time
 
 import pytest
 import yaml
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim.lr_scheduler import StepLR
 
 import datamodules
 import gans
 from callbacks.runs.settings import allowed_settings, masked, refuse_functions, without_secrets
-from command_line import ROOT
+from command_line import ROOT, run_train
 from datamodules.images.module import ImageDataModule
-from gans import losses, penalties
+from gans import losses, optimizers, penalties
 from gans.training.module import GANModule
 
 
@@ -328,6 +331,36 @@ FINE = {
 @pytest.mark.parametrize("case", FINE)
 def test_classes_are_accepted(case, monkeypatch):
     refuse_functions(parsed(monkeypatch, *QUICK, *FINE[case]))
+
+
+def test_class_names_alone_do_and_the_labs_own_win(monkeypatch, tmp_path):
+    """PyTorch has an Adam, too."""
+    (tmp_path / "mine.yaml").write_text("model: {init_args: {discriminator_optimizer: {class_path: Adam}}}")
+    given = ["--config", ROOT / "configs/quickstart.yaml", "--config", tmp_path / "mine.yaml", "--data=Digits"]
+    given += ["--model=WGAN", "--model.loss=Hinge", "--model.generator_optimizer", "Adam", "--trainer.logger=CSVLogger"]
+    given += ["--model.generator_optimizer.beta1=0.1", "--model.discriminator_optimizer={class_path: Adam}"]
+    given += ["--model.generator_scheduler=LinearDecay", "--model.discriminator_scheduler=StepLR"]
+    given += [f"--model.generator_scheduler.{kind}_steps=3" for kind in ("constant", "decay")]
+    config = parsed(monkeypatch, *given, "--model.discriminator_scheduler.step_size=3", "--trainer.logger.save_dir=out")
+    model = config.model.init_args
+    for key, cls in {
+        "generator_optimizer": optimizers.Adam,
+        "discriminator_optimizer": optimizers.Adam,
+        "generator_scheduler": optimizers.LinearDecay,
+        "discriminator_scheduler": StepLR,
+        "loss": losses.Hinge,
+    }.items():
+        assert pkgutil.resolve_name(model[key].class_path) is cls
+    assert model.generator_optimizer.init_args.beta1 == 0.1
+    assert config.trainer.logger.class_path == "lightning.pytorch.loggers.CSVLogger"
+    assert (config.model.class_path, config.data.class_path) == ("gans.WGAN", "datamodules.Digits")
+
+
+def test_the_labs_classes_are_shown_as_they_are_typed(tmp_path):
+    given = ["--model.generator_optimizer=Adam", "--model.loss=gans.parts.losses.Hinge", "--model.penalty=R1"]
+    done = run_train([*QUICK, *given, "--print_config"], tmp_path)
+    paths = re.findall(r"class_path: (gans\S+)", done.stdout)
+    assert set(paths) == {"gans.DCGAN", "gans.losses.Hinge", "gans.penalties.R1", "gans.optimizers.Adam"}, done.stderr
 
 
 def test_shipped_configs_name_classes(monkeypatch):

@@ -1,0 +1,120 @@
+"""Classes by the names that people type, and the shortest paths that say which is meant."""
+
+import collections.abc
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from callbacks.command_line.config_files import settings_in, text_of
+from callbacks.runs.folder import options_in
+from callbacks.runs.settings import FACTORIES, _members
+
+# The lab's classes by all names that they have; filled in by whoever knows them.
+CLASSES: dict[str, dict[str, type]] = {}  # what --model and --data may name
+PARTS: dict[type, dict[str, type]] = {}  # what a model is made with, by the base class
+LINKED: dict[str, tuple[str, ...]] = {}  # arguments of the model and the data that something else says
+
+
+def paths_of(cls: type) -> list[str]:
+    """The paths by which a class can be imported, the shortest that says what it is first: gans.losses.Hinge."""
+    package, *rooms = parts = cls.__module__.split(".")
+    modules = [package, *([f"{package}.{rooms[-1]}"] if rooms else [])]
+    modules += [".".join(parts[:number]) for number in range(2, len(parts) + 1)]
+    found = []
+    for path in dict.fromkeys(modules):
+        place: Any = sys.modules.get(package)
+        for name in [*path.split(".")[1:], cls.__name__]:
+            place = getattr(place, name, None)
+        found += [f"{path}.{cls.__name__}"] if place is cls else []
+    return found or [f"{cls.__module__}.{cls.__qualname__}"]
+
+
+def named(classes: Iterable[type]) -> dict[str, type]:
+    """Classes by the names that a configuration may call them by, such as Hinge and gans.losses.Hinge."""
+    classes = [cls for cls in classes if not inspect.isabstract(cls)]
+    return {name: cls for cls in classes for name in (cls.__name__, *paths_of(cls))}
+
+
+def typed_name(cls: type) -> str:
+    """What a model or data set is called on the command line: its name, or the path of one's own."""
+    return cls.__name__ if any(known.get(cls.__name__) is cls for known in CLASSES.values()) else paths_of(cls)[0]
+
+
+def names_for(key: str) -> list[str]:
+    """The classes that --model or --data may name, by their shortest names."""
+    return [name for name in CLASSES[key] if "." not in name]
+
+
+def public(path: str) -> str:
+    """The path of a class of the lab as it is typed; any other as it is."""
+    for classes in PARTS.values():
+        if path in classes:
+            return paths_of(classes[path])[0]
+    return path
+
+
+def in_full(key: str, value: Any) -> Any:
+    """A setting in which the lab's own optimizers and schedules have paths: PyTorch has some of the same names."""
+    if isinstance(value, dict):
+        owner = key if "class_path" in value else ""
+        return {name: in_full(owner if name == "class_path" else name, part) for name, part in value.items()}
+    base = next((base for ending, (base, _) in FACTORIES.items() if key.endswith(ending)), object)
+    own = PARTS.get(base, {}).get(value) if isinstance(value, str) else None
+    return value if own is None else paths_of(own)[0]
+
+
+def class_parser(cls: type, key: str) -> LightningArgumentParser:
+    """A parser of a class's arguments alone, as they are typed."""
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, key, skip=set(LINKED.get(key, ("params", "optimizer"))), fail_untyped=False)
+    return parser
+
+
+def arguments(cls: type, key: str) -> list[str]:
+    """The names of what such a parser takes."""
+    return list(vars(class_parser(cls, key).get_defaults().get(key, Namespace())))
+
+
+def named_classes(words: list[str]) -> dict[str, type]:
+    """The classes that a command line names for the model and the data, by itself or in its configuration files."""
+    found: dict[str, Any] = {}
+    for option, value in options_in(words):
+        with suppress(ValueError, ImportError, AttributeError):  # what is wrong with it is said elsewhere
+            if option in ("--config", "-c"):
+                given = settings_in(value if value.startswith("{") else text_of(Path(value)))
+            else:
+                given = {option[2:]: value}
+            for key in CLASSES.keys() & given.keys():
+                path = str(given[key].get("class_path") if isinstance(given[key], dict) else given[key])
+                found[key] = CLASSES[key].get(path) or pkgutil.resolve_name(path)
+    return {key: cls for key, cls in found.items() if isinstance(cls, type)}
+
+
+def classes_in(annotation: Any) -> Iterator[type]:
+    """The classes of which a setting can name a subclass."""
+    for member in _members(annotation):
+        if get_origin(member) is not None:
+            of = [part for part in get_args(member) if part is not ...]
+            if get_origin(member) is collections.abc.Callable:
+                yield from classes_in(of[-1])
+            elif of and get_origin(member) is not dict:
+                yield from classes_in(of[0])
+        elif isinstance(member, type) and member.__module__ != "builtins":
+            yield member
+
+
+def candidates(bases: Iterable[type]) -> list[type]:
+    """The classes that a setting may name, those of the lab first: all that can be imported and are no drafts."""
+    found = [cls for base in bases for cls in PARTS.get(base, {}).values()]
+    more: list[type] = list(bases)
+    while more:
+        found += [cls for cls in more if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls]
+        more = [sub for cls in more for sub in cls.__subclasses__()]
+    return [c for c in dict.fromkeys(found) if not c.__name__.startswith("_") and not inspect.isabstract(c)]
