@@ -1,18 +1,10 @@
 """Train, score and sample GANs from configuration files; ``python train.py --help`` shows how."""
 
-import contextlib
 import enum
-import functools
-import inspect
-import json
-import logging
 import pkgutil
 import re
-import shlex
 import signal
 import sys
-import warnings
-from collections import defaultdict
 from pathlib import Path
 from pydoc import locate
 from typing import Annotated, Any
@@ -23,7 +15,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ProgressBar, Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -49,26 +40,23 @@ from callbacks import (
     TrainingDiverged,
     Views,
 )
-from callbacks.command_line.classes import CLASSES, LINKED, PARTS, named
+from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, named
 from callbacks.command_line.config_files import settings_in, with_home
+from callbacks.command_line.errors import complaint, fail, is_lightnings, of_settings, quiet, refusal
 from callbacks.command_line.mistakes import SUBCOMMANDS
-from callbacks.command_line.parsing import Parser, fail
+from callbacks.command_line.parsing import Parser
 from callbacks.command_line.ranges import refuse_out_of_range
 from callbacks.command_line.switches import RANGES as OF_TRAINER
-from callbacks.command_line.switches import asked, check_switches, check_trainer, complaint, is_lightnings, refusal
-from callbacks.runs.folder import (
-    Run,
-    changes,
-    config_of,
-    find_checkpoint,
-    options_in,
-    place,
-    read_config,
-    record,
-    title_of,
-)
-from callbacks.runs.settings import allowed_settings, defaults_of, masked, refuse_functions
-from callbacks.runs.wandb import sync_command, wandb_logger
+from callbacks.command_line.switches import asked, check_switches, check_trainer
+from callbacks.command_line.words import options_in
+from callbacks.runs.begun import compare, direction_of, with_settings_of_run
+from callbacks.runs.find import config_of, find_checkpoint
+from callbacks.runs.folder import Run, place
+from callbacks.runs.outcome import say, stop, summarise
+from callbacks.runs.record import record, title_of
+from callbacks.runs.secrets import masked
+from callbacks.runs.settings import defaults_of, refuse_functions
+from callbacks.runs.wandb import wandb_logger
 from datamodules.images.module import ImageDataModule
 from gans.parts.losses import AdversarialLoss
 from gans.parts.penalties import Penalty
@@ -81,12 +69,8 @@ from gans.training.translation import CyclicTranslator, Translator
 
 SIGNALS = Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
-HARMLESS = (  # warnings of Lightning's of which there is nothing to be done about
-    *("LeafSpec", "smaller than the logging interval", "skip_none", "exists and is not empty"),
-    "used to create the checkpoint",
-)
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
-RANGES = {  # where the numbers of each part of the settings have theirs
+RANGES: dict[str, Any] = {  # where the numbers of each part of the settings have theirs
     **{"trainer": OF_TRAINER, "samples": Samples, "views": Views, "ema": EMA, "health": Health, "best": BestCheckpoint},
     **{"score": Score, "quality": Quality, "neighbors": Neighbors, "last": LastCheckpoint},
     "": {"seed_everything": Annotated[int, "[0, 4294967295]"]},
@@ -252,14 +236,15 @@ class CLI(LightningCLI):
             say(f"{config.run_dir} is not there to go on from: training begins anew")
         config.ckpt_path = self.checkpoint and str(self.checkpoint)
         title = config.name or title_of(masked(self.typed))
-        self.place = place(self.subcommand, self.checkpoint, config.run_dir, self.group, title)
+        self.place = place(str(self.subcommand), self.checkpoint, config.run_dir, self.group, title)
         self._choose_precision(config)
         if self.subcommand != "fit":
             config.trainer.logger = False
         yaml.SafeDumper.add_multi_representer(enum.Enum, lambda dumper, value: dumper.represent_data(value.value))
         self.record = record(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
-        if self.checkpoint is not None and self.subcommand == "fit":
-            self._compare(config_of(self.checkpoint))
+        path = config_of(self.checkpoint) if self.checkpoint is not None and self.subcommand == "fit" else None
+        if path is not None:
+            compare(path, settings_in(yaml.safe_dump(self.record)), self.place[0], self.place[2])
         of_data = config.data.get("init_args") or {}
         if of_data.get("seed", 0) is None:  # after the record, or a run would go on with the order of its first seed
             of_data.seed = config.seed_everything if type(config.seed_everything) is int else 0
@@ -282,23 +267,6 @@ class CLI(LightningCLI):
                 "no instructions for bfloat16 were found"
             )
 
-    def _compare(self, path: Path | None) -> None:
-        """Refuse to go on with another model or data set in a run's folder; say what else is new."""
-        folder, _, resumed = self.place
-        if path is None:
-            return
-        before = read_config(path)
-        for key in ("model", "data") if resumed else ():
-            named = ((config.get(key) or {}).get("class_path") for config in (before, self.record))
-            was, now = (checkpoints.name_of(CLASSES[key][name]) if name in CLASSES[key] else name for name in named)
-            if was and was != now:
-                raise MisconfigurationException(
-                    f"{folder} is a run of --{key}={was}, and not of {now}: give the settings of the run, or name a "
-                    "new folder with --run_dir to begin another one from its checkpoint"
-                )
-        if changed := changes(before, settings_in(yaml.safe_dump(self.record))):
-            say(f"other than before  {changed}")
-
     def _shape_for_model(self, data: ImageDataModule) -> tuple[int, int, int]:
         """The images' shape; asked for when there is data, and before there is a model that cannot use it."""
         if self.subcommand != "predict":
@@ -318,7 +286,10 @@ class CLI(LightningCLI):
         folder, fresh, resumed = self.place
         metrics = MetricsFile(folder)
         settings = [{**logger.get("init_args", {}), **logger.get("dict_kwargs", {})} for logger in self.wandb]
-        loggers = functools.partial(make_loggers, settings=settings, others=trainer.logger, resumed=resumed)
+
+        def loggers(run: Path) -> list[Logger]:
+            return [*(wandb_logger(given, run, resumed) for given in settings), *trainer.logger]
+
         self.run = Run(folder, fresh, self.record, metrics, loggers, resumed)
         plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins] if trainer.plugins else []
         given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
@@ -354,57 +325,20 @@ class CLI(LightningCLI):
         try:
             self.trainer.fit(model, **kwargs | {"weights_only": True})
         except SIGTERMException:
-            self.summarise()
-            self.stop()
+            summarise(self.trainer, self.run.folder)
+            stop(self.trainer, self.run.folder, self.typed, SIGNALS.received or signal.SIGTERM, self.model.validated)
         finally:
             self.run.close()
-        self.summarise()
-
-    def stop(self) -> None:
-        """Say how to go on, and leave; SIGTERM, which asked for no more, has got what it wanted and is no failure."""
-        number = SIGNALS.received or signal.SIGTERM
-        last = self.run.folder / "checkpoints" / "last.ckpt"
-        words = [
-            w for i, w in enumerate(self.typed) if "--ckpt_path" not in (w.partition("=")[0], *self.typed[i - 1 : i])
-        ]
-        when = f"after step {self.trainer.global_step:,}" + ("" if self.model.validated else ", which is not validated")
-        kept = last.exists()  # not with --trainer.enable_checkpointing=false
-        say(f"stopped by {signal.Signals(number).name} {when}{'; to go on:' if kept else ''}")
-        if kept:
-            say(shlex.join(["python", sys.argv[0], *masked(words), f"--ckpt_path={last}"]))
-        asked = number not in (signal.SIGINT, signal.SIGHUP)  # by a scheduler
-        sys.exit(0 if asked or not self.trainer.is_global_zero else 128 + number)
-
-    @rank_zero_only
-    def summarise(self) -> None:
-        """Where the results are."""
-        if self.trainer.fast_dev_run:
-            return
-        folder = self.run.folder
-        say(f"run folder       {folder}")
-        for name in ("best", "last"):
-            path = folder / "checkpoints" / f"{name}.ckpt"
-            if path.exists():
-                say(f"{name} checkpoint  {path}")
-        samples = next((c for c in self.trainer.callbacks if isinstance(c, Samples)), None)
-        if samples and samples.latest:
-            say(f"sample picture   {samples.latest}")
-        if command := sync_command(folder):
-            say(f"to upload        {command}")
+        summarise(self.trainer, self.run.folder)
 
     def validate(self, model: GANModule, **kwargs: Any) -> None:
         """Print the scores."""
         try:
-            self.trainer.validate(model, **kwargs | {"weights_only": True, "verbose": False})
+            getattr(self.trainer, str(self.subcommand))(model, **kwargs | {"weights_only": True, "verbose": False})
         finally:
             self.run.close()
 
-    def test(self, model: GANModule, **kwargs: Any) -> None:
-        """Print the scores."""
-        try:
-            self.trainer.test(model, **kwargs | {"weights_only": True, "verbose": False})
-        finally:
-            self.run.close()
+    test = validate
 
     def predict(self, model: GANModule, ckpt_path: str, **kwargs: Any) -> None:
         """Write images: translations of a folder's, or those of the model's own predict_dataloader."""
@@ -429,7 +363,7 @@ class CLI(LightningCLI):
         if data.direction is None:
             return
         assert self.checkpoint is not None
-        trained = direction_of(self.checkpoint)
+        trained = direction_of(self.checkpoint, checkpoints.read(self.checkpoint))
         if data.direction == trained:
             return
         if not isinstance(model, CyclicTranslator):
@@ -445,89 +379,9 @@ class CLI(LightningCLI):
         return "-".join(part.class_path.rpartition(".")[2].lower() for part in (config.model, config.data))
 
 
-def direction_of(checkpoint: Path) -> str | None:
-    """From which of its data's domains to which a model was trained to translate, if anything says so."""
-    states = list(checkpoints.read(checkpoint).values())
-    path = config_of(checkpoint)  # of runs whose checkpoints do not say it
-    data = {} if path is None else read_config(path).get("data")
-    states.append(data.get("init_args") if isinstance(data, dict) else None)
-    found = (state.get("direction") for state in states if isinstance(state, dict))
-    return next((direction for direction in found if direction in ("AtoB", "BtoA")), None)
-
-
-def fitting(takes: tuple[str, ...]) -> str:
-    """The lab's data whose batches are of some kinds, with the setting that makes them so."""
-    names: defaultdict[str, list[str]] = defaultdict(list)
-    for cls in dict.fromkeys(CLASSES["data"].values()):
-        offers = {} if inspect.isabstract(cls) else getattr(cls, "offers", {})
-        for setting in {offers[kind] for kind in takes if kind in offers}:
-            names[setting].append(cls.__name__)
-    return " or ".join(f"--data={', '.join(n)}{f' with {s}' if s else ''}" for s, n in sorted(names.items()))
-
-
-def make_loggers(folder: Path, settings: list[dict[str, Any]], others: list[Logger], resumed: bool) -> list[Logger]:
-    """The loggers of a run beside its metrics file: Weights & Biases, from its arguments, and the user's own."""
-    return [*(wandb_logger(given, folder, resumed) for given in settings), *others]
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal may be gone
-        print(line, flush=True)
-
-
-def with_settings_of_run(subcommand: str, typed: list[str]) -> list[str]:
-    """Put the settings that lie with a checkpoint in front, where the command line names no configuration.
-
-    They are read as data: see ``allowed_settings``. Images can be drawn, and with --data scored, from the file alone.
-    """
-    options = defaultdict(str, options_in(typed))
-    if {"--help", "-h"} & options.keys():
-        return typed
-    named = options["--config"] or options["-c"] or (subcommand == "fit" and options["--model"] and options["--data"])
-    if named or not options["--ckpt_path"]:
-        return typed
-    checkpoint = find_checkpoint(options["--ckpt_path"], options["--run_dir"])
-    assert checkpoint is not None
-    path = config_of(checkpoint)
-    if subcommand == "fit":
-        given = f" (that of its run is {path})" if path else ""
-        raise MisconfigurationException(f"training goes on with settings that you name: give --config=FILE{given}")
-    settings = {} if path is None else allowed_settings(path, CLASSES, PARTS)
-    model = checkpoints.settings(checkpoints.read(checkpoint))
-    for key, value in settings.get("model", {}).get("init_args", {}).items():
-        if value is None:  # and was found out when the model was made
-            settings["model"]["init_args"][key] = model["init_args"].get(key)
-    if path is None or subcommand == "predict":  # for which a checkpoint knows enough of its data
-        known = {key: model["init_args"].pop(key) for key in OF_DATA if key in model["init_args"]}
-        settings |= {} if path else {"model": model}
-        if subcommand == "predict":
-            given = settings.get("data", {}).get("init_args", {})
-            known |= {key: given[key] for key in ("background",) if key in given}
-            settings["data"] = {"class_path": "datamodules.images.known.Known", "init_args": known}
-        elif not options["--data"]:
-            raise MisconfigurationException(
-                f"--ckpt_path={checkpoint} lies apart from its run, whose config.yaml names the data: give --data, "
-                "such as --data=MNIST, or --config"
-            )
-    return [f"--config={json.dumps(settings, ensure_ascii=False)}", *typed, f"--ckpt_path={checkpoint}"]
-
-
-def of_settings(error: Exception) -> str | None:
-    """What is wrong with the settings that classes were to be made with; None where our own code is wrong."""
-    trace, frames = error.__traceback__, set()
-    while trace is not None:
-        frames.add(trace.tb_frame.f_globals.get("__name__", "").partition(".")[0])
-        trace = trace.tb_next
-    made = re.findall(r"Problem with given class_path '([\w.]+)':\s*(.+)", str(error))
-    while error.__cause__ is not None:  # jsonargparse wraps what a constructor raised
-        error = error.__cause__
-    if "jsonargparse" not in frames and not isinstance(error, ValueError | TypeError | OSError):
-        return None
-    if type(error) is ValueError and made and made[-1][1] not in str(error):  # one of several things it may have been
-        return f"{made[-1][0].rpartition('.')[2]}: {made[-1][1]}"
-    plain = isinstance(error, ValueError | TypeError | OSError | ImportError | MisconfigurationException)
-    return refusal(error, sys.argv) or (str(error) if plain else f"{type(error).__name__}: {error}")
+def model_in(checkpoint: Path) -> dict[str, Any]:
+    """The model of a checkpoint, as configuration files give it."""
+    return checkpoints.settings(checkpoints.read(checkpoint))
 
 
 def main() -> None:
@@ -541,14 +395,9 @@ def main() -> None:
             arguments = ["fit", *arguments]
         typed = arguments[1:]
         if arguments[0] in SUBCOMMANDS:
-            arguments = [arguments[0], *with_settings_of_run(*arguments[:1], typed)]
+            arguments = [arguments[0], *with_settings_of_run(arguments[0], typed, model_in)]
         sys.argv[1:] = arguments
-        for harmless in HARMLESS:
-            warnings.filterwarnings("ignore", f"(?s).*{harmless}")
-        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # not where in the code
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-            lambda record: "Tip: For seamless" not in str(record.msg)  # advertisements
-        )
+        quiet()
         torch.set_float32_matmul_precision("high")
         CLI(typed)
     except Stopped as stopped:

@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleL
 import datamodules
 import gans
 import train
+from callbacks.command_line.errors import complaint, refusal
 from callbacks.command_line.ranges import refuse_out_of_range, spelled
-from callbacks.command_line.switches import check_trainer, complaint, refusal
+from callbacks.command_line.switches import check_trainer
 from callbacks.runs.settings import _annotations
 from command_line import ROOT, assert_one_sentence, run_train
 from gans import losses, optimizers, penalties

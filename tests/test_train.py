@@ -329,7 +329,7 @@ def test_configs_compose_and_values_override(tmp_path):
 
 
 def test_secrets_stay_out_of_the_saved_configuration():
-    from callbacks.runs.folder import without_secrets
+    from callbacks.runs.secrets import without_secrets
 
     config = {"logger": [{"init_args": {"api_key": "s3cret", "project": "p"}}], "tokenizer": "kept", "token": None}
     assert without_secrets(config) == {

@@ -2,18 +2,21 @@
 
 import collections.abc
 import inspect
+import json
 import pkgutil
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from callbacks.command_line.config_files import settings_in, text_of
-from callbacks.runs.folder import options_in
+from callbacks.command_line.config_files import load, settings_in, text_of
+from callbacks.command_line.words import options_in
 from callbacks.runs.settings import FACTORIES, _members
 
 # The lab's classes by all names that they have; filled in by whoever knows them.
@@ -65,6 +68,9 @@ def in_full(key: str, value: Any) -> Any:
     if isinstance(value, dict):
         owner = key if "class_path" in value else ""
         return {name: in_full(owner if name == "class_path" else name, part) for name, part in value.items()}
+    if isinstance(value, str) and value.startswith("{") and key.endswith(tuple(FACTORIES)):
+        with suppress(yaml.YAMLError):  # which is said elsewhere
+            return json.dumps(in_full(key, load(value)))
     base = next((base for ending, (base, _) in FACTORIES.items() if key.endswith(ending)), object)
     own = PARTS.get(base, {}).get(value) if isinstance(value, str) else None
     return value if own is None else paths_of(own)[0]
@@ -116,5 +122,15 @@ def candidates(bases: Iterable[type]) -> list[type]:
     more: list[type] = list(bases)
     while more:
         found += [cls for cls in more if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls]
-        more = [sub for cls in more for sub in cls.__subclasses__()]
+        more = [cls for parent in more for cls in parent.__subclasses__()]
     return [c for c in dict.fromkeys(found) if not c.__name__.startswith("_") and not inspect.isabstract(c)]
+
+
+def fitting(takes: tuple[str, ...]) -> str:
+    """The lab's data whose batches are of some kinds, with the setting that makes them so."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for cls in dict.fromkeys(CLASSES["data"].values()):
+        offers = {} if inspect.isabstract(cls) else getattr(cls, "offers", {})
+        for setting in {offers[kind] for kind in takes if kind in offers}:
+            names[setting].append(cls.__name__)
+    return " or ".join(f"--data={', '.join(n)}{f' with {s}' if s else ''}" for s, n in sorted(names.items()))

@@ -72,7 +72,7 @@ class Loader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"the key {key.value} is there twice, in {where}: the first would be lost")
             lines[key.value] = line
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         self.flatten_mapping(node)
         settings = {key.value: self.construct_object(value, deep=True) for key, value in node.value}
         if settings.get("init_args", node) is None:  # all of them are commented out

@@ -34,8 +34,9 @@ from callbacks.command_line.classes import (
 )
 from callbacks.command_line.config_files import load, readable, settings_in, settings_of, text_of, wrong_in
 from callbacks.command_line.help import written
-from callbacks.runs.folder import EVALUATIONS
-from callbacks.runs.settings import _members, defaults_of, masked
+from callbacks.runs.find import EVALUATIONS
+from callbacks.runs.secrets import masked
+from callbacks.runs.settings import _members, defaults_of
 
 SUBCOMMANDS = ("fit", *EVALUATIONS)
 FILES = (".yaml", ".yml", ".json")
@@ -195,8 +196,8 @@ class Search:
         settings = given if isinstance(given, dict) else {"class_path": given}
         if not settings.keys() & set(OF_A_CLASS):
             settings = {"init_args": settings}
-        if name := settings.get("class_path"):
-            self.named[key] = self._named(key, str(name), bases)
+        if settings.get("class_path") is not None:
+            self.named[key] = self._named(key, str(settings["class_path"]), bases)
             self.given = {known for known in self.given if not known.startswith(f"{key}.")}
         for name in [name for name in settings if name not in OF_A_CLASS]:
             cls, part = self._class_at(key, default), settings[name]
@@ -263,9 +264,14 @@ class Search:
             names = [cls.__name__ for cls in classes]
             choices = [n if names.index(n) == i else paths_of(classes[i])[0] for i, n in enumerate(names)]
         lower = {choice.rpartition(".")[2].lower(): choice for choice in reversed(choices)}
+        alike = {n: difflib.SequenceMatcher(None, n, name.lower()).ratio() for n in reversed(lower)}
         few = len(choices) <= 20
-        near = [n for n in lower if len(name) > 3 and name.lower() in n]
-        near = near or difflib.get_close_matches(name.lower(), lower, 2, 0.5 if len(name) < 3 else 0.65)
+        near = [n for n in sorted(alike, key=len) if len(name) > 3 and name.lower() in n]
+        near = near or [
+            n
+            for n in sorted(alike, key=alike.__getitem__, reverse=True)
+            if alike[n] >= (0.5 if len(name) < 3 else 0.65)
+        ]
         known = f" There are {', '.join(choices)}." if few and choices else ""
         own = f" ({why})" if why and (module or not known) else ""
         meant = f": did you mean {' or '.join(lower[n] for n in near[: 1 if few else 2])}?" if near else f"{own}."

@@ -14,10 +14,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.command_line.classes import in_full, public
 from callbacks.command_line.config_files import load, readable, settings_in, settings_of, text_of
+from callbacks.command_line.errors import fail
 from callbacks.command_line.help import help_of, listed, written
 from callbacks.command_line.mistakes import reason
-from callbacks.runs.folder import options_in
-from callbacks.runs.settings import without_typed_secrets
+from callbacks.command_line.words import options_in
 
 # Whatever the parser reads is read so: files, and the words of the command line.
 set_loader("yaml", lambda text: in_full("", load(text)), exceptions=(yaml.YAMLError,))
@@ -79,8 +79,3 @@ class Parser(LightningArgumentParser):
         if self._subcommands_action:
             return self.description or ""
         return "\n".join([self.description or "", *(listed(self) or ["", "It has no settings."]), ""])
-
-
-def fail(message: str) -> NoReturn:
-    """End with one line that says what is wrong, and no secret that was typed."""
-    sys.exit(f"error: {without_typed_secrets(' '.join(message.split()), sys.argv[1:])[:450]}")

@@ -1,13 +1,11 @@
-"""The trainer's own settings: their ranges, those that this lab has others for, and what is wrong with the rest."""
+"""The trainer's own settings: their ranges, those that this lab has others for, and those that do not go together."""
 
 import inspect
 import os
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
-import torch
-from lightning.pytorch import Callback, Trainer, callbacks
+from lightning.pytorch import Trainer, callbacks
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -34,7 +32,6 @@ OF_ONE_NETWORK = (
     *(callbacks.StochasticWeightAveraging, callbacks.WeightAveraging, callbacks.ModelPruning),
 )
 MOST_DEVICES = 1000  # of a machine
-OF_MACHINE = ("accelerator", "strategy", "precision", "plugins", "profiler")
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
 
 
@@ -102,58 +99,3 @@ def check_trainer(trainer: Trainer, scores: Collection[str]) -> None:
         raise MisconfigurationException(
             "--trainer.strategy=ddp_fork must be ddp on GPUs, which a forked process cannot use any more"
         )
-
-
-def complaint(error: BaseException, given: Mapping[str, Any]) -> str:
-    """What Lightning says is wrong, with the settings that it speaks of.
-
-    Args:
-        error: Raised where settings are judged.
-        given: The trainer's settings that may be wrong.
-    """
-    message = " ".join(str(error).split()) or type(error).__name__
-    words = set(re.findall(r"[\w]+", message))
-    culprits = [key for key in given if key in words]
-    culprits = culprits or [key for key, value in given.items() if str(value).replace("-", "_") in words]
-    culprits = culprits or [key for key, value in given.items() if f"'{value}'" in message]
-    at_work = _innermost(error).get("self")
-    if not culprits and isinstance(at_work, Callback):
-        return f"--trainer.callbacks={type(at_work).__name__}: {message}"
-    culprits = culprits or [key for key in given if key in OF_MACHINE and isinstance(error, ImportError)]
-    return f"{' '.join(f'--trainer.{key}={given[key]}' for key in culprits[:2])}: {message}".removeprefix(": ")
-
-
-def refusal(error: Exception, typed: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> str | None:
-    """What the settings ask too much of, where training cannot go on because of it; None where it may be our mistake.
-
-    That is memory, and whatever Lightning itself refuses in its own code.
-
-    Args:
-        error: Raised by what was made of the settings.
-        typed: The words of the command line.
-        given: As of ``complaint``.
-    """
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text:
-        large = "".join(f" for {word}" for word in typed if re.fullmatch(r"--(model|data)\.[\w.]+=\d{4,}", word))
-        return (
-            f"there is not enough memory{large}: smaller are --data.batch_size, --data.image_size and --model.width "
-            f"({text[:100]})"
-        )
-    if "deterministic implementation" in text:
-        return f"--trainer.deterministic=true must be warn or false for this model: {text[:200]}"
-    judged = isinstance(error, ValueError | RuntimeError | ImportError) and is_lightnings(error)
-    return complaint(error, given or {}) if judged else None
-
-
-def is_lightnings(error: BaseException) -> bool:
-    """Whether Lightning's own code raised an error, not something that it called."""
-    return _innermost(error).get("__name__", "").startswith("lightning.")
-
-
-def _innermost(error: BaseException) -> dict[str, Any]:
-    """The variables where an error was raised, those of the module included."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return {} if trace is None else trace.tb_frame.f_globals | trace.tb_frame.f_locals

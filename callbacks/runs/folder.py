@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +16,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.command_line.config_files import settings_in, text_of
 from callbacks.runs.files import tidy, whole
+from callbacks.runs.find import read_config, run_of
 from callbacks.runs.metrics_file import MetricsFile
-from callbacks.runs.settings import without_secrets
+from callbacks.runs.record import changes, versions
 from callbacks.scores.history import keep_until
 
 try:
@@ -29,149 +29,9 @@ except ImportError:  # Windows has no locks that end with their process and fit 
 
 LOCK = ".lock"
 WRITTEN = (
-    *("config.yaml", "metrics.csv", "scores.json", "quality.json", "samples/real.png"),
+    *("config.yaml", "versions.yaml", "metrics.csv", "scores.json", "quality.json", "samples/real.png"),
     *(f"{folder}/*step_[0-9]*.png" for folder in ("samples", "views", "neighbors")),
 )
-EVALUATIONS = ("validate", "test", "predict")
-STAMP = re.compile(r"\d{8}-\d{6}")
-
-
-# Finding runs and checkpoints
-
-
-def find_checkpoint(wanted: str | None, run_dir: str | None, name: str = "*", anew: bool = False) -> Path | None:
-    """The file that --ckpt_path names: a path, or the last or best checkpoint of a run (the newest, unless named).
-
-    Args:
-        wanted: A path, "last", "best" or nothing.
-        run_dir: The run's folder, if it is named.
-        name: The folder under ``runs`` in which to look for the newest run.
-        anew: Whether a run that is named and has no checkpoint may begin once more, so that there is None.
-
-    Raises:
-        MisconfigurationException: There is no such file.
-    """
-    if wanted is None:
-        return None
-    if wanted not in ("last", "best"):
-        if not Path(wanted).is_file():
-            wrong = "is a folder" if Path(wanted).is_dir() else "does not exist"
-            raise MisconfigurationException(f"--ckpt_path={wanted} {wrong}; give a .ckpt file, last or best")
-        return Path(wanted)
-    run = Path(run_dir) if run_dir else newest_run(name)
-    if run is None:
-        raise MisconfigurationException(
-            f"--ckpt_path={wanted} finds no run in runs/{name}: name the run with --run_dir or give the file itself"
-        )
-    files = [run / "checkpoints" / f"{kind}.ckpt" for kind in (("last", "best") if wanted == "last" else ("best",))]
-    found = next(filter(Path.is_file, files), None)  # the best one is whole, too: a run goes on from either
-    if found is None and not (anew and run_dir and wanted == "last"):
-        newest = "" if run_dir else ", the newest run"
-        other = ", or leave --ckpt_path out to begin anew" if anew else ""
-        raise MisconfigurationException(
-            f"--ckpt_path={wanted} finds no checkpoints/{wanted}.ckpt in {run}{newest}: name another run with "
-            f"--run_dir or give the file itself{other}"
-        )
-    return found
-
-
-def newest_run(name: str = "*") -> Path | None:
-    """The run in ``runs/NAME`` that was begun last, whether it has a checkpoint or not."""
-
-    def began(run: Path) -> tuple[str, int]:
-        time = (run / "config.yaml").stat().st_mtime_ns  # written when training begins, and not by a resumed run
-        stamp = STAMP.match(run.name)
-        return stamp[0] if stamp else f"{datetime.fromtimestamp(time / 1e9):%Y%m%d-%H%M%S}", time
-
-    runs = [path.parent for path in Path("runs").glob(f"{name}/*/config.yaml")]
-    return max((run for run in runs if not run.name.startswith(EVALUATIONS)), key=began, default=None)
-
-
-def run_of(checkpoint: Path | None) -> Path | None:
-    """The folder of the run that wrote a checkpoint; None for a file that was moved away from its run."""
-    if checkpoint is None or checkpoint.parent.name != "checkpoints":
-        return None
-    run = checkpoint.parent.parent
-    return run if (run / "config.yaml").exists() else None
-
-
-def config_of(checkpoint: Path) -> Path | None:
-    """The configuration that lies with a checkpoint: in its run's folder, or right beside it."""
-    folders = (run_of(checkpoint), checkpoint.parent)
-    return next((folder / "config.yaml" for folder in folders if folder and (folder / "config.yaml").is_file()), None)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A run's configuration as plain data.
-
-    Raises:
-        MisconfigurationException: The file is damaged.
-    """
-    try:
-        return settings_in(text_of(path))
-    except ValueError as error:
-        raise MisconfigurationException(
-            f"{path} is damaged ({error}): give the settings with --config, and another --run_dir to write to"
-        ) from error
-
-
-# What to call a run
-
-
-def options_in(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    """The options among the words of a command line, as --key=value or --key value, with their values."""
-    for i, argument in enumerate(arguments):
-        if argument.startswith("-"):
-            key, equals, value = argument.partition("=")
-            yield key, value if equals else "".join(arguments[i + 1 : i + 2])
-
-
-def title_of(arguments: list[str]) -> str:
-    """What sets a run apart: its configuration files and the settings typed beside them, such as mnist,loss=Hinge.
-
-    Args:
-        arguments: The words of the command line, without the subcommand.
-    """
-    words: list[str] = []
-    for key, value in options_in(arguments):
-        key = key.lstrip("-").rstrip("+")
-        if key in ("config", "c"):
-            words += [Path(value).stem] if value.endswith((".yaml", ".yml", ".json")) else []
-        elif key.partition(".")[0] in ("model", "data", "ema", "seed_everything") or key == "trainer.precision":
-            short = value.rstrip("/").rpartition("/")[2]  # of a path its end, of a class its name
-            short = short.rpartition(".")[2] if re.fullmatch(r"[A-Za-z_][\w.]*", short) else short
-            words.append(f"{key.rpartition('.')[2]}={short}")
-    return ",".join(words)
-
-
-def record(config: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a configuration: no secrets, and what a run does but not where it stands."""
-    return {key: value for key, value in without_secrets(config).items() if key not in ("ckpt_path", "run_dir", "name")}
-
-
-def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What is other than in an earlier configuration, such as ``model.generator_optimizer.lr 0.0002 -> 1e-05``."""
-
-    def brief(value: Any) -> str:
-        value = value.get("class_path", "...").rpartition(".")[2] if isinstance(value, dict) else value
-        return str(value).rpartition(".")[2] if re.fullmatch(r"[A-Za-z_][\w.]*", str(value)) else str(value)[:60]
-
-    return ", ".join(f"{key} {brief(old)} -> {brief(new)}" for key, old, new in differences(before, now))
-
-
-def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The settings of which a configuration has another value than an earlier one: key, former and present value.
-
-    Settings that only one of them knows are left out: they come and go with versions and classes.
-    """
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [name for name in before if name in now]:
-            yield from differences(before[name], now[name], f"{key}.{name}" if key else name)
-    elif before != now:
-        yield key.replace(".init_args", "").replace(".class_path", ""), before, now
-
-
-# The folder
 
 
 class Run(Callback):
@@ -240,7 +100,7 @@ class Run(Callback):
         loggers = self.loggers(self.folder)  # which may fail
         if trainer.is_global_zero:
             if self.resumed:
-                self._as_it_was(trainer.global_step, pl_module.validation_due)
+                self._as_it_was(trainer.global_step, bool(pl_module.validation_due))
             self._keep_config(trainer.global_step)
         self.began = True
         trainer.loggers = [*trainer.loggers, *loggers]
@@ -342,20 +202,23 @@ class Run(Callback):
             keep_until(self.folder / name, step, inclusive=not validation_due)
 
     def _keep_config(self, step: int) -> None:
-        path = self.folder / "config.yaml"
         self.began = True
-        if path.exists():
-            before = read_config(path)
-            if not list(differences(before, self.config)):
-                return
-            path.replace(self.folder / f"config_until_step_{step:07d}.yaml")
-        try:
-            with whole(path) as partial:
-                partial.write_text(yaml.safe_dump(self.config, sort_keys=False))
-        except OSError as error:
-            raise MisconfigurationException(
-                f"{path} cannot be written ({error.strerror}): make room, or name another folder with --run_dir"
-            ) from error
+        for name, now in {"config": self.config, "versions": versions()}.items():
+            path = self.folder / f"{name}.yaml"
+            if path.exists():
+                before = read_config(path)
+                if not (changed := changes(before, now)):
+                    continue
+                if name == "versions":
+                    rank_zero_info(f"other than before  {changed}")
+                path.replace(self.folder / f"{name}_until_step_{step:07d}.yaml")
+            try:
+                with whole(path) as partial:
+                    partial.write_text(yaml.safe_dump(now, sort_keys=False))
+            except OSError as error:
+                raise MisconfigurationException(
+                    f"{path} cannot be written ({error.strerror}): make room, or name another folder with --run_dir"
+                ) from error
 
 
 def place(

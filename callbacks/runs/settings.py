@@ -1,14 +1,12 @@
-"""Settings that are not taken on trust: those of a run folder, functions in place of classes, and secrets."""
+"""Settings that are not taken on trust: those of a run folder, and functions in place of classes."""
 
 import argparse
 import collections.abc
 import functools
 import inspect
 import pkgutil
-import re
 import types
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -134,7 +132,7 @@ def _class(key: str, value: Any, spellings: dict[str, type], parts: dict[type, d
 
 def _arguments(key: str, given: dict[str, Any], cls: type, parts: dict[type, dict[str, type]]) -> dict[str, Any]:
     """The arguments of a class, each judged by its annotation."""
-    arguments = {}
+    arguments: dict[str, Any] = {}
     annotations = _annotations(cls)
     for name, value in given.items():
         full = f"{key}.{name}"
@@ -142,10 +140,13 @@ def _arguments(key: str, given: dict[str, Any], cls: type, parts: dict[type, dic
             raise _Refused(full, value, f"left out: {cls.__name__} has no such argument")
         members = _members(annotations[name])
         base = next((member for member in members if member in parts), None)
+        of_list = next((of for member in members if get_origin(member) is list for of in get_args(member)), None)
         if any(get_origin(member) is collections.abc.Callable for member in members):
             continue  # optimizers and schedules, which only training has
         if any(_is_modules(member) for member in members):
             _check_augmentation(full, value)
+        elif of_list in parts and isinstance(value, list):
+            arguments[name] = [_class(full, part, parts[of_list], parts) for part in value]
         elif base is not None and not (value is None and type(None) in members):
             arguments[name] = _class(full, value, parts[base], parts)
         else:
@@ -163,13 +164,14 @@ def _annotations(cls: type, ranges: bool = False) -> dict[str, Any]:
     ranged: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     for base in reversed(cls.__mro__[:-1]):
-        if not inspect.isfunction(vars(base).get("__init__")):
+        made = vars(base).get("__init__")
+        if not inspect.isfunction(made):
             continue
         try:
-            extras, bare = (get_type_hints(base.__init__, include_extras=kept) for kept in (True, False))
+            extras, bare = (get_type_hints(made, include_extras=kept) for kept in (True, False))
         except (NameError, TypeError):  # of somebody else's class
             continue
-        parameters = inspect.signature(base.__init__).parameters.values()
+        parameters = inspect.signature(made).parameters.values()
         names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         for name in [name for name in names if name in bare]:
             if extras[name] != bare[name] or plain.get(name) != bare[name]:
@@ -179,7 +181,8 @@ def _annotations(cls: type, ranges: bool = False) -> dict[str, Any]:
 
 def defaults_of(cls: type) -> dict[str, Any]:
     """What the arguments of a class, and those that it hands on to its bases, are if they are left out."""
-    signatures = (inspect.signature(base.__init__) for base in reversed(cls.__mro__[:-1]) if "__init__" in vars(base))
+    made = (vars(base).get("__init__") for base in reversed(cls.__mro__[:-1]))
+    signatures = (inspect.signature(own) for own in made if own is not None)
     found = {name: p.default for signature in signatures for name, p in signature.parameters.items()}
     return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
 
@@ -273,106 +276,3 @@ def _settings_in(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _settings_in(part, key)
-
-
-# Secrets
-
-HIDDEN = "***"
-# Of the words in a key, such as x, api and key; two of them are joined.
-SECRET = re.compile(
-    r"(auth|authorization|credentials?|cookies?|bearer|jwt|oauth|token|pwd|pass|\w*(passw(or)?d|passwords|passphrase|passcode|secrets?)"
-    r"|(api|access|auth|bearer|session|refresh|id|private|client|csrf|hf)(token|tokens|key|keys)"
-    r"|(secret|signing|encryption|account|master|shared|ssh|deploy|license|service|subscription|storage)keys?"
-    r"|sessionid|accesskeyid)"
-)
-NAMED = re.compile(r"([\w.~-]+)([\"']?\s*[=:]\s*)")  # and then a value:
-GIVEN = re.compile(r"\A(\"[^\"]*\"|'[^']*'|[^\s&;#,'\"}\]]+)")
-IN_TEXT = (
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),
-    (re.compile(r"\b([a-z][a-z0-9+.-]*://[^\s/?#@:]*:)[^\s/]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
-    (re.compile(r"(?<![\w/])([\w.+-]+:)[^\s:/@]+@(?=[\w.-]+[:/])"), rf"\1{HIDDEN}@"),
-    (re.compile(r"(--?(?:password|passwd|passphrase|token|secret|api[_-]?key)\s+)\S+", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"((authorization|cookie)[\"']?\s*[:=]\s*).+", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"\b(Bearer\s+)[\w.~+/=-]+", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"\A(Basic\s+)\S+\Z", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (
-        re.compile(  # as Hugging Face, GitHub, GitLab, OpenAI, Stripe, AWS, Slack, Google, PyPI, W&B and JWT write them
-            r"(?<![A-Za-z0-9])(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
-            r"|sk-[\w-]{16,}|[sr]k_(live|test)_\w{10,}|A[KS]IA[A-Z0-9]{16}|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{30,}"
-            r"|ya29\.[\w-]{10,}|pypi-[\w-]{30,}|wandb_v\d_\w{16,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
-        ),
-        HIDDEN,
-    ),
-    (re.compile(r"(hooks\.slack\.com/services/|discord(app)?\.com/api/webhooks/)\S+"), rf"\1{HIDDEN}"),
-)
-HASHES = {"commit", "sha", "revision", "hash", "checksum", "digest", "fingerprint"}
-
-
-def without_secrets(config: Any) -> Any:
-    """The configuration with passwords, keys of accounts and the like replaced by asterisks.
-
-    They are told by their key, such as api_key, token or password in any spelling, or by what they look like.
-    """
-    if isinstance(config, dict):
-        return {
-            key: HIDDEN
-            if value and not isinstance(value, bool) and _is_secret(str(key))
-            else value
-            if isinstance(value, str) and HASHES & set(_words(str(key)))
-            else without_secrets(value)
-            for key, value in config.items()
-        }
-    if isinstance(config, list | tuple):
-        return [without_secrets(value) for value in config]
-    return hidden_in(config) if isinstance(config, str) else config
-
-
-def masked(arguments: list[str]) -> list[str]:
-    """Words of a command line, to be shown, without the secrets among them."""
-    shown: list[str] = []
-    secret = False
-    for word in arguments:
-        option = word.startswith("-")
-        key, equals, value = word.partition("=") if option else ("", "", word)
-        secret = _is_secret(key) if option else secret
-        shown.append(f"{key}{equals}{HIDDEN if secret and value else hidden_in(value)}")
-        secret = secret and option and not equals  # then the next word is the value
-    return shown
-
-
-def without_typed_secrets(text: str, arguments: list[str]) -> str:
-    """A message without what ``masked`` hides of a command line, and without what looks like a secret itself."""
-    for word, shown in zip(arguments, masked(arguments), strict=True):
-        value = word.partition("=")[2] if word.startswith("-") else word
-        if shown != word and shown.endswith(HIDDEN) and len(value) > 3:
-            text = text.replace(value, HIDDEN)
-    return hidden_in(text)
-
-
-def _words(key: str) -> list[str]:
-    """The words in a key, in whatever way they are joined: x-api-key, apiKey, API_KEY."""
-    parted = re.sub(r"([a-z0-9])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3_\2\4", key)
-    return re.findall(r"[a-z]+", parted.lower())
-
-
-def _is_secret(key: str) -> bool:
-    words = _words(key)
-    joined = [a + b for a, b in pairwise(words)]
-    return any(map(SECRET.fullmatch, words + joined))
-
-
-def hidden_in(text: str) -> str:
-    """A text without the secrets in it."""
-    if re.fullmatch(r"[0-9a-f]{40}", text):  # a key of W&B
-        return HIDDEN
-    for pattern, instead in IN_TEXT:
-        text = pattern.sub(instead, text)
-    for name in reversed(list(NAMED.finditer(text))):
-        of_query = text[: name.start()].endswith(("?", "&")) and _words(name[1])[-1:] in (
-            ["key"],
-            ["sig"],
-            ["signature"],
-        )
-        if of_query or _is_secret(name[1]):
-            text = text[: name.end()] + GIVEN.sub(HIDDEN, text[name.end() :])
-    return text

@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import StepLR
 
 import datamodules
 import gans
-from callbacks.runs.settings import allowed_settings, masked, refuse_functions, without_secrets
+from callbacks.runs.secrets import masked, without_secrets
+from callbacks.runs.settings import allowed_settings, refuse_functions
 from command_line import ROOT, run_train
 from datamodules.images.module import ImageDataModule
 from gans import losses, optimizers, penalties

@@ -1,0 +1,88 @@
+"""What is written down of a run: a name that sets it apart, its settings, and the versions that it ran with."""
+
+import os
+import platform
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from callbacks.command_line.words import options_in
+from callbacks.runs.secrets import without_secrets
+
+ROOT = Path(__file__).parents[2]
+
+
+def title_of(arguments: list[str]) -> str:
+    """What sets a run apart: its configuration files and the settings typed beside them, such as mnist,loss=Hinge.
+
+    Args:
+        arguments: The words of the command line, without the subcommand.
+    """
+    words: list[str] = []
+    for key, value in options_in(arguments):
+        key = key.lstrip("-").rstrip("+")
+        if key in ("config", "c"):
+            words += [Path(value).stem] if value.endswith((".yaml", ".yml", ".json")) else []
+        elif key.partition(".")[0] in ("model", "data", "ema", "seed_everything") or key == "trainer.precision":
+            short = value.rstrip("/").rpartition("/")[2]  # of a path its end, of a class its name
+            short = short.rpartition(".")[2] if re.fullmatch(r"[A-Za-z_][\w.]*", short) else short
+            words.append(f"{key.rpartition('.')[2]}={short}")
+    return ",".join(words)
+
+
+def record(config: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a configuration: no secrets, and what a run does but not where it stands."""
+    return {key: value for key, value in without_secrets(config).items() if key not in ("ckpt_path", "run_dir", "name")}
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What is other than in an earlier configuration, such as ``model.generator_optimizer.lr 0.0002 -> 1e-05``."""
+
+    def brief(value: Any) -> str:
+        value = value.get("class_path", "...").rpartition(".")[2] if isinstance(value, dict) else value
+        return str(value).rpartition(".")[2] if re.fullmatch(r"[A-Za-z_][\w.]*", str(value)) else str(value)[:60]
+
+    return ", ".join(f"{key} {brief(old)} -> {brief(new)}" for key, old, new in differences(before, now))
+
+
+def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The settings of which a configuration has another value than an earlier one: key, former and present value.
+
+    Settings that only one of them knows are left out: they come and go with versions and classes.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [name for name in before if name in now]:
+            yield from differences(before[name], now[name], f"{key}.{name}" if key else name)
+    elif before != now:
+        yield key.replace(".init_args", "").replace(".class_path", ""), before, now
+
+
+def versions() -> dict[str, str | None]:
+    """What the program was: the lab's version and git revision, where there is one, and those of what it needs most."""
+    try:
+        lab = metadata.version("gan-lab")
+    except metadata.PackageNotFoundError:  # not installed
+        lab = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    own = {"gan-lab": lab, "revision": revision()}
+    return own | {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__}
+
+
+def revision() -> str | None:
+    """The commit that the lab is at, with a word on uncommitted changes; None without git."""
+    if not (ROOT / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty= with uncommitted changes"]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=2, env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
