@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -122,7 +123,7 @@ def candidates(bases: Iterable[type]) -> list[type]:
     more: list[type] = list(bases)
     while more:
         found += [cls for cls in more if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls]
-        more = [cls for parent in more for cls in parent.__subclasses__()]
+        more = list(chain.from_iterable(type.__subclasses__(cls) for cls in more))
     return [c for c in dict.fromkeys(found) if not c.__name__.startswith("_") and not inspect.isabstract(c)]
 
 

@@ -35,16 +35,17 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()
+        mark: Any = event.start_mark
         if getattr(event, "tag", None) not in (None, "!"):
             raise yaml.MarkedYAMLError(None, None, f"the tag {event.tag} is not read", event.start_mark)
         self._depth += 1
         if self._depth > DEEPEST:
             raise yaml.MarkedYAMLError(None, None, f"more than {DEEPEST} levels are not read", event.start_mark)
-        node = super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
         self._depth -= 1
         if isinstance(event, yaml.AliasEvent):
             if not hasattr(node, "size"):
-                raise yaml.MarkedYAMLError(None, None, f"*{event.anchor} stands inside of itself", event.start_mark)
+                raise yaml.MarkedYAMLError(None, None, f"*{event.anchor} stands inside of itself", mark)
             return node
         if isinstance(node, yaml.ScalarNode):
             # JSON escapes a character in two halves; what is no half is a byte of a file's name that is not UTF-8.

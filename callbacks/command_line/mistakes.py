@@ -267,11 +267,8 @@ class Search:
         alike = {n: difflib.SequenceMatcher(None, n, name.lower()).ratio() for n in reversed(lower)}
         few = len(choices) <= 20
         near = [n for n in sorted(alike, key=len) if len(name) > 3 and name.lower() in n]
-        near = near or [
-            n
-            for n in sorted(alike, key=alike.__getitem__, reverse=True)
-            if alike[n] >= (0.5 if len(name) < 3 else 0.65)
-        ]
+        enough = 0.5 if len(name) < 3 else 0.65
+        near = near or [n for n in sorted(alike, key=lambda n: -alike[n]) if alike[n] >= enough]
         known = f" There are {', '.join(choices)}." if few and choices else ""
         own = f" ({why})" if why and (module or not known) else ""
         meant = f": did you mean {' or '.join(lower[n] for n in near[: 1 if few else 2])}?" if near else f"{own}."
