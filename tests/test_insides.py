@@ -43,7 +43,6 @@ LOOPS = {  # by the place under a trainer: who rests on it
     "fit_loop.epoch_loop._num_ready_batches_reached": "gans/training/validation.py",
     "fit_loop._data_fetcher": "gans/training/validation.py",
     "_logger_connector._first_loop_iter": "gans/training/validation.py",
-    "strategy._layer_sync": "callbacks/command_line/switches.py",
     "strategy.launcher": "callbacks/signals.py",
 }
 
@@ -80,6 +79,12 @@ METHODS = {  # by who rests on it: a method that is called or overridden
 def test_methods_are_there(file):
     for owner, name in METHODS[file]:
         assert callable(getattr(owner, name, None)), f"{owner.__name__}.{name} is gone: mend {file}"
+
+
+def test_what_strategies_of_several_processes_have():
+    files = {"_layer_sync": "callbacks/command_line/switches.py", "_start_method": "gans/training/ranks.py"}
+    for name, file in files.items():
+        assert hasattr(DDPStrategy(), name), f"DDPStrategy.{name} is gone: mend {file}"
 
 
 def test_a_hook_that_is_no_longer_called_would_be_seen():
@@ -174,7 +179,7 @@ def test_constructors_that_fail_are_named_by_the_parser():
     with pytest.raises(ValueError, match="it is broken") as error:
         parser.instantiate_classes(config)
     assert error.value.__cause__ is not None or str(error.value) == "it is broken", (
-        "jsonargparse wraps what a constructor raised in another way: mend of_settings in callbacks/command_line/errors.py"
+        "jsonargparse wraps what a constructor raised otherwise: mend of_settings in callbacks/command_line/errors.py"
     )
 
 
@@ -183,7 +188,7 @@ def test_constructors_that_fail_are_named_by_the_parser():
 
 KNOWN = {"_typehint", "_actions", "_action_groups", "_group_actions", "_subcommands_action", "_wandb_init", "_exit"}
 KNOWN |= {"_default_root_dir", "_data_fetcher", "_forward_pre_hooks", "_start_method", "_original_handlers", "_v"}
-KNOWN |= {name for path in LOOPS for name in path.split(".")}
+KNOWN |= {"_layer_sync"} | {name for path in LOOPS for name in path.split(".")}
 OWN = {"_trained_with", "_only_samples", "_picture"}
 
 
