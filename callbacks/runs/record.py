@@ -71,7 +71,11 @@ def versions() -> dict[str, str | None]:
     except metadata.PackageNotFoundError:  # not installed
         lab = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     own = {"gan-lab": lab, "revision": revision()}
-    return own | {"python": platform.python_version(), "torch": torch.__version__, "lightning": lightning.__version__}
+    return own | {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "lightning": lightning.__version__,
+    }
 
 
 def revision() -> str | None:
