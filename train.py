@@ -43,6 +43,7 @@ from callbacks import (
 from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, named
 from callbacks.command_line.config_files import settings_in, with_home
 from callbacks.command_line.errors import complaint, fail, is_lightnings, of_settings, quiet, refusal
+from callbacks.command_line.help import DESCRIPTION
 from callbacks.command_line.mistakes import SUBCOMMANDS
 from callbacks.command_line.parsing import Parser
 from callbacks.command_line.ranges import refuse_out_of_range
@@ -70,11 +71,12 @@ from gans.training.translation import CyclicTranslator, Translator
 SIGNALS = Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
-RANGES: dict[str, Any] = {  # where the numbers of each part of the settings have theirs
-    **{"trainer": OF_TRAINER, "samples": Samples, "views": Views, "ema": EMA, "health": Health, "best": BestCheckpoint},
-    **{"score": Score, "quality": Quality, "neighbors": Neighbors, "last": LastCheckpoint},
-    "": {"seed_everything": Annotated[int, "[0, 4294967295]"]},
+CALLBACKS: dict[str, type[Callback]] = {  # EMA before whatever looks at what it averages, the last checkpoint last
+    **{"ema": EMA, "samples": Samples, "views": Views, "score": Score, "quality": Quality, "health": Health},
+    **{"neighbors": Neighbors, "best": BestCheckpoint, "last": LastCheckpoint},
 }
+# Where the numbers of each part of the settings have their ranges.
+RANGES: dict[str, Any] = {"trainer": OF_TRAINER, "": {"seed_everything": Annotated[int, "[0, 4294967295]"]}} | CALLBACKS
 
 
 # What a run folder may name; whatever else it names is refused.
@@ -92,35 +94,6 @@ PARTS |= {
     )
 }
 LINKED |= {"model": OF_DATA, "data": ("seed",)}
-
-DESCRIPTION = """
-Train, score and sample GANs. Without a subcommand it trains:
-
-  python train.py --config configs/quickstart.yaml
-  python train.py --config configs/dcgan/mnist.yaml --data.batch_size=32 --trainer.max_steps=1000
-  python train.py --config configs/dcgan/mnist.yaml --config mine.yaml      (later files win)
-  python train.py --config configs/dcgan/image_folder.yaml --data.data_dir=my_images --data.image_size=64
-  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer.lr=1e-4
-  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer=torch.optim.RMSprop
-  python train.py --config configs/dcgan/mnist.yaml --trainer.devices=2 --trainer.precision=16-mixed
-  python train.py --config configs/dcgan/mnist.yaml --ckpt_path=last        (goes on where the newest run stopped)
-  python train.py --config configs/dcgan/mnist.yaml --print_config          (the complete settings, nothing run)
-
-From a checkpoint, with the settings of the run that wrote it:
-
-  python train.py validate --ckpt_path=RUN/checkpoints/best.ckpt            (prints the scores; so does test)
-  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --model.predict_images=1000
-  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
-
-What can be set, and what it means:
-
-  python train.py fit --help                                                (runs, pictures, scores, checkpoints)
-  python train.py fit --config configs/dcgan/mnist.yaml --help              (a GAN and a data set, too)
-  python train.py fit --model=DCGAN --data=MNIST --help                     (the same, by name)
-  python train.py fit --trainer.help                                        (all of the Trainer's options)
-
-Without --trainer.precision it is bf16-mixed where the machine has instructions for bfloat16, and 32-true elsewhere.
-"""
 
 
 class CLI(LightningCLI):
@@ -167,27 +140,10 @@ class CLI(LightningCLI):
         return {name: known[name] for name in sys.argv[1:2] if name in known} or {"fit": known["fit"]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--run_dir",
-            type=str | None,
-            default=None,
-            help="Folder that keeps everything of this run; by default runs/GAN-DATA/DATE-TIME-NAME.",
-        )
-        parser.add_argument(
-            "--name",
-            type=str | None,
-            default=None,
-            help="Name of this run; by default its configuration files and the settings typed beside them.",
-        )
-        parser.add_lightning_class_args(EMA, "ema")  # before whatever looks at what it averages
-        parser.add_lightning_class_args(Samples, "samples")
-        parser.add_lightning_class_args(Views, "views")
-        parser.add_lightning_class_args(Score, "score")
-        parser.add_lightning_class_args(Quality, "quality")
-        parser.add_lightning_class_args(Health, "health")
-        parser.add_lightning_class_args(Neighbors, "neighbors")
-        parser.add_lightning_class_args(BestCheckpoint, "best")  # before the last, which keeps what it has noted
-        parser.add_lightning_class_args(LastCheckpoint, "last")
+        for key in ("run_dir", "name"):  # see OF_RUN in help.py
+            parser.add_argument(f"--{key}", type=str | None, default=None)
+        for key, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, key)
         parser.link_arguments(
             "data", "model.init_args.image_shape", compute_fn=self._shape_for_model, apply_on="instantiate"
         )

@@ -38,6 +38,12 @@ def test_help_is_short_and_says_where_the_rest_is(tmp_path):
     assert "  --trainer.detect_anomaly=false" in helped(["--trainer.help"], tmp_path)
 
 
+def test_help_of_one_section(tmp_path):
+    text = helped(["--score.help"], tmp_path)
+    assert "  --score.seed=0 " in text
+    assert "--health" not in text
+
+
 def test_help_of_the_gan_and_the_data_that_are_named(tmp_path):
     """In a configuration, as words, and one of the two alone; in any order."""
     (tmp_path / "mine.yaml").write_text("model: SRGAN\ndata: {class_path: datamodules.SuperResolution}\n")

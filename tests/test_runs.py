@@ -5,15 +5,18 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from test_train import NO_LOGGER, QUICK, assert_same, load, train
 from untimed import rows
 
 import gans
+from callbacks.runs.record import revision, versions
 from command_line import assert_one_sentence, finish, run_train, start, wait_for
 
 SHORT = [*QUICK, NO_LOGGER, "--trainer.max_steps=20"]
@@ -451,3 +454,43 @@ def test_a_key_without_a_network_goes_offline_at_once(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "WANDB_MODE=offline" in done.stderr + done.stdout
     assert "wandb sync out/wandb/offline-run-" in done.stdout
+
+
+# Versions
+
+
+def test_the_folder_records_versions(tmp_path):
+    run = [*SHORT, "--trainer.max_steps=2", "--score.num_images=0", "--run_dir=out"]
+    done = run_train(run, tmp_path)
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "out/versions.yaml"
+    found = yaml.safe_load(path.read_text())
+    assert found == versions()
+    assert found["torch"] == torch.__version__
+    path.write_text(yaml.safe_dump(found | {"torch": "2.0.1"}))
+    done = run_train([*run, "--trainer.max_steps=4", "--ckpt_path=last"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"other than before  torch 2.0.1 -> {torch.__version__}" in done.stdout + done.stderr
+    assert yaml.safe_load(path.read_text()) == found
+    assert yaml.safe_load((tmp_path / "out/versions_until_step_0000002.yaml").read_text())["torch"] == "2.0.1"
+
+
+def test_the_revision_is_that_of_the_lab_and_says_what_is_not_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("callbacks.runs.record.ROOT", tmp_path)
+    assert revision() is None
+
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    git("init")
+    assert revision() is None  # nothing is committed
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "one")
+    git("remote", "add", "origin", "https://me:s3cret@host/a")
+    assert revision() == git("rev-parse", "HEAD").strip()
+    (tmp_path / "file").write_text("2")
+    assert revision() == f"{git('rev-parse', 'HEAD').strip()} with uncommitted changes"
+    monkeypatch.setenv("PATH", "")
+    assert revision() is None

@@ -4,15 +4,52 @@ import argparse
 import re
 import shutil
 import textwrap
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from callbacks.command_line.classes import CLASSES, PARTS, class_parser, named_classes, names_for, public, typed_name
+from callbacks.command_line.classes import (
+    CLASSES,
+    PARTS,
+    class_parser,
+    classes_in,
+    named_classes,
+    names_for,
+    public,
+    typed_name,
+)
 from callbacks.command_line.ranges import spelled
 from callbacks.runs.settings import SECTIONS, _members
 
+DESCRIPTION = """
+Train, score and sample GANs. Without a subcommand it trains:
+
+  python train.py --config configs/quickstart.yaml
+  python train.py --config configs/dcgan/mnist.yaml --data.batch_size=32 --trainer.max_steps=1000
+  python train.py --config configs/dcgan/mnist.yaml --config mine.yaml      (later files win)
+  python train.py --config configs/dcgan/image_folder.yaml --data.data_dir=my_images --data.image_size=64
+  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer.lr=1e-4
+  python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer=torch.optim.RMSprop
+  python train.py --config configs/dcgan/mnist.yaml --trainer.devices=2 --trainer.precision=16-mixed
+  python train.py --config configs/dcgan/mnist.yaml --ckpt_path=last        (goes on where the newest run stopped)
+  python train.py --config configs/dcgan/mnist.yaml --print_config          (the complete settings, nothing run)
+
+From a checkpoint, with the settings of the run that wrote it:
+
+  python train.py validate --ckpt_path=RUN/checkpoints/best.ckpt            (prints the scores; so does test)
+  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --model.predict_images=1000
+  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
+
+What can be set, and what it means:
+
+  python train.py fit --help                                                (runs, pictures, scores, checkpoints)
+  python train.py fit --config configs/dcgan/mnist.yaml --help              (a GAN and a data set, too)
+  python train.py fit --model=DCGAN --data=MNIST --help                     (the same, by name)
+  python train.py fit --trainer.help                                        (all of the Trainer's options)
+
+Without --trainer.precision it is bf16-mixed where the machine has instructions for bfloat16, and 32-true elsewhere.
+"""
 # Of the Trainer's forty options, those that most people need.
 OF_TRAINER = (
     *("max_steps", "max_time", "val_check_interval", "limit_val_batches", "log_every_n_steps"),
@@ -26,6 +63,15 @@ OF_RUN = {
     "run_dir=FOLDER": "Folder that keeps everything of this run; by default runs/GAN-DATA/DATE-TIME-NAME.",
     "name=NAME": "Name of this run; by default its configuration files and the settings typed beside them.",
     "seed_everything=0": "Seed of all random numbers; true draws one.",
+}
+KINDS = {
+    type(None): "null",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    list: "a list, such as [a,b] (or += in place of =)",
+    dict: "a mapping, such as {a: 1}",
 }
 
 
@@ -105,3 +151,19 @@ def entry(head: str, text: str) -> list[str]:
 def page() -> int:
     """The width of what is printed."""
     return min(120, max(70, shutil.get_terminal_size((110, 24)).columns))
+
+
+def kinds_of(hint: Any) -> str:
+    """The types that a value may be of, as one types them."""
+    words: list[str] = []
+    for member in _members(hint):
+        origin = get_args(member)[0] if get_origin(member) is Annotated else get_origin(member) or member
+        if origin is Literal:
+            words += map(written, get_args(member))
+        elif any(classes_in(member)):
+            words.append("the name of a class")
+        else:
+            kind = next((k for k in (list, dict) if isinstance(origin, type) and issubclass(k, origin)), origin)
+            words.append(KINDS.get(kind, getattr(kind, "__name__", str(kind))))
+    words = list(dict.fromkeys(word for word in words if word != "null")) + ["null"] * ("null" in words)
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

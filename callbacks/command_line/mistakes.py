@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -33,7 +33,7 @@ from callbacks.command_line.classes import (
     typed_name,
 )
 from callbacks.command_line.config_files import load, readable, settings_in, settings_of, text_of, wrong_in
-from callbacks.command_line.help import written
+from callbacks.command_line.help import kinds_of, written
 from callbacks.runs.find import EVALUATIONS
 from callbacks.runs.secrets import masked
 from callbacks.runs.settings import _members, defaults_of
@@ -41,15 +41,6 @@ from callbacks.runs.settings import _members, defaults_of
 SUBCOMMANDS = ("fit", *EVALUATIONS)
 FILES = (".yaml", ".yml", ".json")
 OF_A_CLASS = ("class_path", "init_args", "dict_kwargs")
-KINDS = {
-    type(None): "null",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a word",
-    list: "a list, such as [a,b] (or += in place of =)",
-    dict: "a mapping, such as {a: 1}",
-}
 
 
 def reason(message: str, error: BaseException | None, parser: LightningArgumentParser) -> str:
@@ -275,13 +266,7 @@ class Search:
         self._wrong(f"names no class for it{meant}{known}", key, given)
 
     def _unknown(self, key: str, owner: type | None, base: str) -> NoReturn:
-        """What is meant by a key that does not exist, or where to find those that do.
-
-        Args:
-            key: The key.
-            owner: The class that was given it.
-            base: The key of the class.
-        """
+        """What is meant by a key that does not exist, or where to find those that do: of a class, if it was given to one."""
         section = key.partition(".")[0]
         if owner and base not in CLASSES:
             names = arguments(owner, base)
@@ -345,22 +330,6 @@ def _fits(hint: Any, value: Any) -> bool:
     except ArgumentError:
         return False
     return True
-
-
-def kinds_of(hint: Any) -> str:
-    """The types that a value may be of, as one types them."""
-    words: list[str] = []
-    for member in _members(hint):
-        origin = get_args(member)[0] if get_origin(member) is Annotated else get_origin(member) or member
-        if origin is Literal:
-            words += map(written, get_args(member))
-        elif any(classes_in(member)):
-            words.append("the name of a class")
-        else:
-            kind = next((k for k in (list, dict) if isinstance(origin, type) and issubclass(k, origin)), origin)
-            words.append(KINDS.get(kind, getattr(kind, "__name__", str(kind))))
-    words = list(dict.fromkeys(word for word in words if word != "null")) + ["null"] * ("null" in words)
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def nearest(key: str, known: list[str]) -> str:

@@ -39,6 +39,8 @@ def wandb_logger(settings: dict[str, Any], folder: Path, resumed: bool) -> Wandb
         del given["save_dir"]
     os.environ.setdefault("WANDB_SILENT", "true")
     sys.argv[1:] = masked(sys.argv[1:])  # which Weights & Biases keeps
+    if not os.environ.get("WANDB_MODE"):
+        os.environ.pop("WANDB_MODE", None)  # an empty one is no mode to Weights & Biases
     if not given.get("offline") and "WANDB_MODE" not in os.environ and (reason := _unreachable()):
         _go_offline(reason)
     logger = _created(own | given)

@@ -134,6 +134,7 @@ def test_every_shipped_config_is_allowed(shipped, tmp_path):
         {"model": {"class_path": "gans.dcgan.DCGAN"}},
         {"model__init_args__loss": "Hinge"},
         {"model__init_args__penalty": "gans.penalties.R1"},
+        {"model__init_args__penalty": ["R2", {"class_path": "gans.penalties.R1", "init_args": {"weight": 1.0}}]},
         {"trainer": {"precision": 32, "limit_test_batches": 3, "limit_predict_batches": None}},
         {"seed_everything": True},
         {"data__init_args__augment": [{"class_path": "kornia.augmentation.RandomAffine"}]},
@@ -196,6 +197,7 @@ REFUSED = {
     "a loss as a word": ({"model__init_args__loss": "evil.Loss"}, "model.loss=evil.Loss"),
     "a loss as YAML in a word": ({"model__init_args__loss": "{class_path: os.system}"}, "model.loss={class_path"),
     "a penalty as a word": ({"model__init_args__penalty": "subprocess.Popen"}, "model.penalty=subprocess.Popen"),
+    "a penalty among several": ({"model__init_args__penalty": ["R1", EVIL]}, "model.penalty=os.system"),
     "a penalty as loss": ({"model__init_args__loss": "gans.penalties.R1"}, "model.loss=gans.penalties.R1"),
     "a class in a loss": (
         {"model__init_args__loss": {"class_path": "gans.losses.LeastSquares", "init_args": {"a": EVIL}}},
