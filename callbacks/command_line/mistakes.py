@@ -266,7 +266,7 @@ class Search:
         self._wrong(f"names no class for it{meant}{known}", key, given)
 
     def _unknown(self, key: str, owner: type | None, base: str) -> NoReturn:
-        """What is meant by a key that does not exist, or where to find those that do: of a class, if it was given to one."""
+        """What is meant by a key that does not exist, or which ones do: those of a class, if it has one."""
         section = key.partition(".")[0]
         if owner and base not in CLASSES:
             names = arguments(owner, base)
