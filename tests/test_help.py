@@ -92,6 +92,7 @@ SAID = {  # by what is typed: what is said of it
     "--data=Mnist": ["--data=Mnist", "did you mean MNIST?", "UnpairedFolder"],
     "--data=mine.yaml": ["--data=mine.yaml is no file"],
     "--model.generator_optimizer=sgd": ["--model.generator_optimizer=sgd", "did you mean SGD?", "RMSprop"],
+    "--data.seed=x": ["--data.seed=x must be a whole number or null"],
     "--score.foo=4": ["--score.foo does not exist"],
     "--model.generator_scheduler=Cosine": ["--model.generator_scheduler=Cosine", "did you mean CosineAnnealing"],
     "--model.generator_scheduler=CosineAnnealingLR": ["--model.generator_scheduler.T_max is needed"],

@@ -77,10 +77,11 @@ def in_full(key: str, value: Any) -> Any:
     return value if own is None else paths_of(own)[0]
 
 
-def class_parser(cls: type, key: str) -> LightningArgumentParser:
-    """A parser of a class's arguments alone, as they are typed."""
+def class_parser(cls: type, key: str, linked: bool = False) -> LightningArgumentParser:
+    """A parser of a class's arguments alone, as they are typed; those that something else says if asked for."""
     parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, key, skip=set(LINKED.get(key, ("params", "optimizer"))), fail_untyped=False)
+    skip = {"params", "optimizer"} | set(() if linked else LINKED.get(key, ()))
+    parser.add_class_arguments(cls, key, skip=skip, fail_untyped=False)
     return parser
 
 

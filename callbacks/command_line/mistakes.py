@@ -142,7 +142,7 @@ class Search:
                 if not any(classes_in(hint)):
                     self._unknown(key, None, "")
                 self._wrong(f"goes with a class: name it first, with --{at}=NAME", key, value)
-            parser = class_parser(owner, at)
+            parser = class_parser(owner, at, linked=True)
 
     def _section(self, key: str, value: Any, parser: Any, owner: type | None, base: str) -> None:
         """What is no setting: the name of several, an option of the parser's own, or nothing."""

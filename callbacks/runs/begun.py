@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.command_line.classes import CLASSES, LINKED, PARTS
+from callbacks.command_line.classes import CLASSES, LINKED, PARTS, paths_of
 from callbacks.command_line.words import options_in
 from callbacks.runs.find import config_of, find_checkpoint, read_config
 from callbacks.runs.outcome import say
@@ -72,8 +72,9 @@ def compare(path: Path, now: dict[str, Any], folder: Path, resumed: bool) -> Non
     """
     before = read_config(path)
     for key in ("model", "data") if resumed else ():
-        was, now_is = ((config.get(key) or {}).get("class_path") for config in (before, now))
-        if was and CLASSES[key].get(str(was), was) != CLASSES[key].get(str(now_is), now_is):
+        was, now_is = (str((config.get(key) or {}).get("class_path") or "") for config in (before, now))
+        was, now_is = (paths_of(CLASSES[key][name])[-1] if name in CLASSES[key] else name for name in (was, now_is))
+        if was and was != now_is:
             raise MisconfigurationException(
                 f"{folder} is a run of --{key}={was}, and not of {now_is}: give the settings of the run, or name a "
                 "new folder with --run_dir to begin another one from its checkpoint"
