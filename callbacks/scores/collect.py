@@ -1,7 +1,9 @@
 """What is remembered of real and generated images for the scores: sums, some features, and files of them."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,8 +23,9 @@ KEPT = 10_000  # features of each kind that KID and MiFID keep, spread evenly ov
 OF_REAL = ("moments", "features")  # of the real images, whatever is asked for: a file of them serves all scores
 
 
+@dataclass(eq=False)
 class Collected:
-    """What a pass has collected of a set of images; None is what no score needs, or what is not known.
+    """What a pass has collected of a set of images; None is what no score asks for, or what is not known.
 
     Attributes:
         count: Number of images.
@@ -33,23 +36,14 @@ class Collected:
         wrong: "pixels" or "features", if any of these were not finite numbers.
     """
 
-    # Whoever asks for them has them, and need not look whether they are None.
-    mu: Tensor
-    sigma: Tensor
-    features: Tensor
-    classes: ClassSums
+    count: int
+    mu: Any = None  # a Tensor for whoever asks for it
+    sigma: Any = None
+    features: Any = None
+    classes: Any = None
+    wrong: str = ""
 
-    def __init__(
-        self,
-        count: int,
-        mu: Tensor | None = None,
-        sigma: Tensor | None = None,
-        features: Tensor | None = None,
-        classes: ClassSums | None = None,
-        wrong: str = "",
-    ) -> None:
-        vars(self).update(mu=mu, sigma=sigma, features=features, classes=classes)
-        self.count, self.wrong = count, wrong
+    def __post_init__(self) -> None:
         self._distances: WeakKeyDictionary[Collected, Tensor] = WeakKeyDictionary()
 
     def frechet_to(self, real: "Collected") -> Tensor:

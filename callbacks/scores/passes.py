@@ -1,6 +1,7 @@
 """One pass over the batches of a data set: which of their images count, and how many are generated of which batch."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,44 +20,30 @@ class Extent(NamedTuple):
     batch_size: int
 
 
+@dataclass
 class Pass:
     """Sums over real and generated images, from the batches that a loader gives.
 
     A loader that can ``restrict`` itself gives the batches of ``plan`` only: those to generate from, then those whose
     real images count. They are the same whether real images are wanted or not, and so is the noise.
-
-    Args:
-        generate: Makes images of a batch, (N, C, H, W) in [-1, 1].
-        real: The real images of a batch, of the same range.
-        of_fake: Where the generated images go.
-        of_real: Where the real ones go; None where they are known or not wanted.
-        extent: What there is.
-        loader: What gives the batches.
-        seed: Seed of the noise; each batch has its own.
-        rank: Which of the ranks this is; they get the loader's batches in turn.
-        world_size: How many ranks there are.
     """
 
-    def __init__(
-        self,
-        generate: Callable[[Any], Tensor],
-        real: Callable[[Any], Tensor],
-        of_fake: Collector,
-        of_real: Collector | None,
-        extent: Extent,
-        loader: Any,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.generate, self.real = generate, real
-        self.of_fake, self.of_real = of_fake, of_real
-        self.extent, self.loader, self.seed = extent, loader, seed
-        self.rank, self.world_size = rank, world_size
+    generate: Callable[[Any], Tensor]  # makes images of a batch, (N, C, H, W) in [-1, 1]
+    real: Callable[[Any], Tensor]  # the real images of a batch, of the same range
+    of_fake: Collector
+    of_real: Collector | None  # None where they are known or not wanted
+    extent: Extent
+    loader: Any
+    seed: int  # of the noise; each batch has its own
+    rank: int = 0  # the ranks get the loader's batches in turn
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
         self.plan: list[Tensor] = []
-        if hasattr(loader, "restrict"):
-            fakes = spread(of_fake.count, extent.total).split(extent.batch_size)
-            reals = spread(of_real.count, extent.distinct).split(extent.batch_size) if of_real else ()
+        if hasattr(self.loader, "restrict"):
+            total, distinct, size = self.extent
+            fakes = spread(self.of_fake.count, total).split(size)
+            reals = spread(self.of_real.count, distinct).split(size) if self.of_real else ()
             self._fakes, self.plan = len(fakes), [*fakes, *reals]
 
     def go_through(self, to_device: Callable[[Any], Any], shown: Callable[[Any], Iterable[Any]] = iter) -> None:
