@@ -140,11 +140,13 @@ def digits(tmp_path):
     return Digits(data_dir=str(tmp_path / "data"), image_size=16, batch_size=64)
 
 
-def validate(tmp_path, digits, **kwargs):
+def validate(tmp_path, digits, devices=1, **kwargs):
     """A Score with what a validation by it records."""
     options = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     callback = Score(**{"features": "pixels", "num_images": 60, "cache_dir": str(tmp_path / "cache")} | kwargs)
-    trainer = Trainer(callbacks=[callback], logger=MetricsFile(tmp_path / "run"), accelerator="cpu", **options)
+    options |= {"accelerator": "cpu", "devices": devices, "strategy": "ddp_fork" if devices > 1 else "auto"}
+    trainer = Trainer(callbacks=[callback], logger=MetricsFile(tmp_path / "run"), **options)
+    torch.manual_seed(0)
     trainer.validate(small(DCGAN), digits, verbose=False)
     return callback, json.loads((tmp_path / "run/scores.json").read_text())
 
@@ -161,6 +163,18 @@ def test_scores_of_ones_own_share_the_pass(tmp_path, digits):
     assert scores["score/shift_pixels"] > 0
     assert scores["score/shift_pixels_std"] == 0.5
     assert file["monitor"] == callback.monitor == "score/frechet_pixels"
+
+
+def test_two_ranks_find_what_one_finds(tmp_path, digits):
+    """In two real processes, of scores that need real images, a subset of them, or none."""
+    found = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        options = {"metrics": ["all", Spread(), Shift()], "num_images": 150, "num_real": 200}
+        found.append(validate(folder, digits, devices, **options)[1]["final"])
+    assert found[0]["protocol"] == found[1]["protocol"]
+    assert found[0]["scores"] == pytest.approx(found[1]["scores"], rel=1e-9)
+    assert len(found[0]["scores"]) == 6
 
 
 def test_a_higher_score_may_choose_the_best(tmp_path, digits):
