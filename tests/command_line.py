@@ -103,6 +103,7 @@ def _run(words, folder, name, variables):
         os.dup2(file, number)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode) for n, mode in enumerate("rww"))
     sys.argv = words
+    sys.path += [path for path in variables["PYTHONPATH"].split(":") if path not in sys.path]
     import torch
 
     torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))  # the server had read the variable before
