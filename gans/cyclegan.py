@@ -120,7 +120,9 @@ class CycleGAN(AdversarialModule, CyclicTranslator):
         a, b = batch
         fake_a, fake_b = self.made(batch)
         back = self.generator["b_to_a"](fake_b), self.generator["a_to_b"](fake_a)
-        adversarial = sum(_squared(self.judge(d, fake), 1.0) for d, fake in (("a", fake_a), ("b", fake_b)))
+        adversarial: Tensor = sum(  # type: ignore[assignment]
+            _squared(self.judge(d, fake), 1.0) for d, fake in (("a", fake_a), ("b", fake_b))
+        )
         cycle = _distance(back, (a, b))
         logs = {"loss/generator": adversarial, "loss/cycle": cycle}
         loss = adversarial + self.cycle_weight * cycle

@@ -82,7 +82,7 @@ class StarGAN(AnyLoss, Translator):
     """
 
     smallest = {"width": 4, "blocks": 1, "domains": ("a", "b", "c")}
-    takes = IMAGES
+    takes: tuple[str, ...] = IMAGES
     settings_for = {IMAGES[1]: "--model.attributes=false", IMAGES[2]: "--model.attributes=true"}
     multiple = 4
     least = 8  # instance norm needs more than one pixel

@@ -173,7 +173,7 @@ class AnyLoss(AdversarialModule):
 def together(losses: list[Loss]) -> Loss:
     """The sum of several discriminators' losses, and of what they log under the same names."""
     logs = [logs for _, logs in losses]
-    return sum(loss for loss, _ in losses), {name: sum(each[name] for each in logs) for name in logs[0]}  # type: ignore[return-value]
+    return sum(loss for loss, _ in losses), {name: sum(each[name] for each in logs) for name in logs[0]}  # type: ignore
 
 
 def _tuple(found: Any) -> tuple[Any, ...]:

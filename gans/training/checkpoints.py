@@ -157,7 +157,7 @@ def _arguments(cls: type) -> dict[str, Any]:
     """The types of a class's constructor arguments by name, those of its bases' constructors included."""
     hints = {}
     for base in reversed(cls.__mro__):
-        for parameter in inspect.signature(base.__init__).parameters.values():
+        for parameter in inspect.signature(base.__init__).parameters.values():  # type: ignore[misc]
             if parameter.name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 known = parameter.annotation is not parameter.empty and not isinstance(parameter.annotation, str)
                 hints[parameter.name] = parameter.annotation if known else Any

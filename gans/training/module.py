@@ -118,6 +118,7 @@ class GANModule(Resumable, ABC):
         self.channels_last = channels_last
         self.compiles = compile
         self._checked = False  # whether a batch was looked at
+        self._logged = 0, 0.0  # images seen and the time, when something was logged last
 
     # What a paper writes
 
@@ -203,7 +204,7 @@ class GANModule(Resumable, ABC):
         for name in others:
             logs |= self.update(self.updates[name], getattr(self, name), batches, counted=name == others[-1])
         for config in self.trainer.lr_scheduler_configs:
-            config.scheduler.step()
+            config.scheduler.step()  # type: ignore[call-arg]
         every = self.trainer.log_every_n_steps
         if every and self.global_step % every == 0:
             self._log(logs)

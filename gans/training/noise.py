@@ -44,7 +44,7 @@ class Sampler(GANModule):
         MisconfigurationException: An argument is out of range.
     """
 
-    takes = IMAGES
+    takes: tuple[str, ...] = IMAGES
     conditional = False
     """Whether the networks are told the class."""
     smallest = {"latent_dim": 8}
@@ -108,13 +108,14 @@ class Sampler(GANModule):
 
     def sample_from(self, noise: Tensor, label: Tensor | int | None = None) -> Tensor:
         """The images of given noise (n, latent_dim) and, where there are classes, labels; same noise, same images."""
-        classes: tuple[Tensor, ...] = ()
-        if isinstance(label, int) and not 0 <= label < self.num_classes:
-            raise ValueError(f"label must be a class from 0 to {self.num_classes - 1}; got {label}")
-        if self.num_classes and isinstance(label, int):
-            classes = (torch.full((len(noise),), label, device=self.device),)
-        elif self.num_classes:
-            classes = (torch.arange(len(noise), device=self.device) % self.num_classes if label is None else label,)
+        n = len(noise)
+        if isinstance(label, int):
+            if not 0 <= label < self.num_classes:
+                raise ValueError(f"label must be a class from 0 to {self.num_classes - 1}; got {label}")
+            label = torch.full((n,), label, device=self.device)
+        if self.num_classes and label is None:
+            label = torch.arange(n, device=self.device) % self.num_classes
+        classes = (label,) if self.num_classes else ()
         with self.sampling() as generator:
             return generator(noise, *classes).float().clamp(-1, 1)  # not every generator ends in a tanh
 
@@ -234,7 +235,7 @@ class NoiseGAN(AnyLoss, Sampler):
     @torch.no_grad()
     def after_update(self, players: tuple[str, ...], logs: dict[str, Tensor]) -> None:
         if self.weight_clip is not None and "discriminator" in players:
-            weights = list(self.discriminator.parameters())
+            weights: list[Tensor] = list(self.discriminator.parameters())
             torch._foreach_clamp_min_(weights, -self.weight_clip)
             torch._foreach_clamp_max_(weights, self.weight_clip)
 

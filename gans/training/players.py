@@ -214,7 +214,7 @@ def spelled(record: Any) -> str:
     """A record of settings for the user to read, such as "Adam(lr=0.0002, betas=[0.5, 0.999])"."""
     if not isinstance(record, dict):
         return "none"
-    first = next(iter(record.get("settings", [])), {})
+    first: dict[str, Any] = next(iter(record.get("settings", [])), {})
     hidden = "base_lrs", "last_epoch", "foreach", "maximize", "capturable", "differentiable", "fused"
     shown = [f"{k}={v}" for k, v in first.items() if v is not None and not k.startswith("_") and k not in hidden]
     return f"{str(record.get('class')).rpartition('.')[2]}({', '.join(shown)})"
