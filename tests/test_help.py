@@ -92,6 +92,7 @@ SAID = {  # by what is typed: what is said of it
     "--data=Mnist": ["--data=Mnist", "did you mean MNIST?", "UnpairedFolder"],
     "--data=mine.yaml": ["--data=mine.yaml is no file"],
     "--model.generator_optimizer=sgd": ["--model.generator_optimizer=sgd", "did you mean SGD?", "RMSprop"],
+    "--score.metrics=[fid] --model.width=x": ["--model.width=x must be a whole number"],
     "--data.seed=x": ["--data.seed=x must be a whole number or null"],
     "--score.foo=4": ["--score.foo does not exist"],
     "--model.generator_scheduler=Cosine": ["--model.generator_scheduler=Cosine", "did you mean CosineAnnealing"],
@@ -130,7 +131,8 @@ def said(monkeypatch, capsys, *words):
 @pytest.mark.parametrize("typed", SAID)
 def test_what_is_wrong_and_what_was_meant(typed, monkeypatch, capsys):
     monkeypatch.setattr("train.SIGNALS.install", lambda: None)
-    line = said(monkeypatch, capsys, "fit", *QUICK, typed)
+    words = typed.split(" --")
+    line = said(monkeypatch, capsys, "fit", *QUICK, words[0], *(f"--{word}" for word in words[1:]))
     for pattern in SAID[typed]:
         assert re.search(pattern.replace("?", r"\?").replace("+", r"\+"), line), line
 

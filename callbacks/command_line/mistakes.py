@@ -173,7 +173,8 @@ class Search:
     def _value(self, key: str, value: Any, hint: Any, default: Any) -> None:
         """The value of a setting of which the annotation is known."""
         bases = tuple(classes_in(hint))
-        if not bases or str in _members(hint):
+        items = [of for member in _members(hint) if get_origin(member) is list for of in get_args(member)]
+        if not bases or any(str in _members(of) for of in (hint, *items)):
             return self._plain(key, value, hint)
         read = self._read(key, value)
         for item in read if isinstance(read, list) else [read]:
