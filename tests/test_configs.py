@@ -186,7 +186,8 @@ def test_a_config_trains(path, home, tmp_path):
     if settings.get("image_size", 0) >= 64:
         options += SMALLER.get(model, [])
     out = tmp_path / "out"
-    done = run_train(["--config", path, *QUICK, *options, f"--run_dir={out}"], home, timeout=300)
+    quick = [word for word in QUICK if "n_critic" not in word or path.stem[:8] != "pretrain"]  # has no discriminator
+    done = run_train(["--config", path, *quick, *options, f"--run_dir={out}"], home, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert torch.load(out / "checkpoints/last.ckpt", weights_only=True, mmap=True)["global_step"] == 2
     with Image.open(out / "samples/step_0000002.png") as picture:

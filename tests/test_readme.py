@@ -32,8 +32,9 @@ def test_snippets_run(tmp_path, monkeypatch):
         exec(snippet, names)
         if "images" in names:
             assert names["images"].shape[1:] == (1, 32, 32)
-    model = names["Mine"](image_shape=(1, 8, 8))
-    assert model.sample(2).shape == (2, 1, 8, 8)
+        if "Mine" in names:
+            assert names["Mine"]((1, 8, 8)).sample(2).shape == (2, 1, 8, 8)
+    assert len(names["Shapes"](image_size=16).items("train")[0]) == 1000
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -182,9 +182,9 @@ class GANModule(Resumable, ABC):
                 f"{len(images_of(batch))}: set --data.batch_size to 2 or more, and drop_last=True in a DataLoader of "
                 "your own"
             ) from error
-        self.images_seen += len(self.real(batch)) * self.trainer.world_size
 
     def _train_on(self, batch: Any) -> None:
+        self.images_seen += len(self.real(batch)) * self.trainer.world_size
         self.validates_after(False)
         self._waiting.append(batch)
         n = self.accumulate_grad_batches

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch._dynamo.utils import counters
 
+from gans.training.speed import compile_networks
 from gans import DCGAN, SAGAN, StyleGAN
 
 
@@ -94,7 +95,7 @@ def test_pictures_scores_and_verdicts_are_made_uncompiled():
     module.verdicts(batch(5))
     averaging = small(DCGAN, compile=True)
     averaging.load_state_dict(module.state_dict())
-    averaging.compile_networks()
+    compile_networks([averaging.generator, averaging.discriminator], torch.device("cpu"))
     averaging.start_averaging()
     averaging.sample(3)
     assert counters["stats"]["unique_graphs"] == graphs > 0
