@@ -10,8 +10,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch._dynamo.utils import counters
 
-from gans.training.speed import compile_networks
 from gans import DCGAN, SAGAN, StyleGAN
+from gans.training.speed import compile_networks
 
 
 @pytest.fixture
