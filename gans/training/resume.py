@@ -64,7 +64,7 @@ class Resumable(Loadable, Players, Validated):
 
         So checkpoints keep no state of generators, and whoever draws pictures in between need not put any back.
         """
-        seed_from(self._seed, self.global_rank, self.trainer.world_size, self.images_seen)
+        seed_from(self.device, self._seed, self.global_rank, self.trainer.world_size, self.images_seen)
 
     def on_predict_start(self) -> None:
         torch.manual_seed(torch.initial_seed() + self.global_rank)
