@@ -11,7 +11,7 @@ from gans.cgan import ConvolutionalGenerator, require_classes
 from gans.dcgan import DCGAN, halvings
 from gans.parts.layers import widths_of
 from gans.training.batches import images_of
-from gans.training.module import Loss
+from gans.training.update import Loss
 
 
 class Discriminator(nn.Module):

@@ -11,8 +11,8 @@ from gans.parts.initialisation import initialise
 from gans.parts.layers import PatchGAN, ResidualGenerator
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AdversarialModule
-from gans.training.module import Loss
 from gans.training.translation import CyclicTranslator
+from gans.training.update import Loss
 
 
 def pooled(pool: Tensor, size: int, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,9 @@ from torch.nn.functional import mse_loss
 
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss, together
-from gans.training.module import Loss
 from gans.training.optimizers import Adam
 from gans.training.translation import CyclicTranslator
+from gans.training.update import Loss
 
 
 class Generator(nn.Sequential):

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from gans.dcgan import doublings
 from gans.training.batches import images_of
-from gans.training.module import Loss
 from gans.training.noise import NoiseGAN
 from gans.training.optimizers import Adam
+from gans.training.update import Loss
 
 
 class Generator(nn.Sequential):

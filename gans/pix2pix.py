@@ -11,8 +11,8 @@ from gans.parts.initialisation import initialise
 from gans.parts.layers import PatchGAN, UNet
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
-from gans.training.module import Loss
 from gans.training.translation import Translator
+from gans.training.update import Loss
 
 
 class Pix2Pix(AnyLoss, Translator):

@@ -13,9 +13,9 @@ from gans.parts.layers import ResidualBlock
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
 from gans.training.checkpoints import read
-from gans.training.module import Loss
 from gans.training.optimizers import Adam
 from gans.training.translation import Translator
+from gans.training.update import Loss
 
 TILE = 192  # pixels of the small image that are enlarged at a time
 VGG_LAYERS = {"vgg22": 9, "vgg54": 36}  # of VGG19, up to and with the ReLU after the second number's convolution

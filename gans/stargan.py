@@ -16,9 +16,9 @@ from gans.parts.penalties import GradientPenalty, Penalty
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
 from gans.training.batches import IMAGES, images_of
-from gans.training.module import Loss
 from gans.training.optimizers import Adam
 from gans.training.translation import Translator
+from gans.training.update import Loss
 
 
 class Generator(ResidualGenerator):

@@ -25,9 +25,9 @@ from gans.parts.style import (
     equalised,
 )
 from gans.training.batches import images_of
-from gans.training.module import Loss
 from gans.training.noise import NoiseGAN, channels_and_size
 from gans.training.optimizers import Adam
+from gans.training.update import Loss
 
 
 class Growth:
@@ -65,7 +65,7 @@ def enlarged(images: Tensor, factor: int = 2) -> Tensor:
     return interpolate(images, scale_factor=factor) if factor > 1 else images
 
 
-def reduced(images: Tensor, factor: int = 2) -> Tensor:
+def averaged(images: Tensor, factor: int = 2) -> Tensor:
     """Average squares of pixels."""
     return avg_pool2d(images, factor) if factor > 1 else images
 
@@ -192,12 +192,12 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         count, fade = self.growth.level()
         missing = len(self.growth.sizes) - count
-        images = reduced(images, 2**missing)
+        images = averaged(images, 2**missing)
         x = self.from_image[-1 - missing](images)
         for i in reversed(range(count - 1)):
             x = self.body[i](x)
             if fade and i == count - 2:
-                x = torch.lerp(x, self.from_image[-2 - missing](reduced(images)), fade)
+                x = torch.lerp(x, self.from_image[-2 - missing](averaged(images)), fade)
         return self.head(x)
 
 
@@ -339,6 +339,6 @@ class StyleGAN(StyledGAN):
         if not fade:
             return batch
         missing = len(self.discriminator.growth.sizes) - count
-        images = reduced(images_of(batch), 2**missing)
-        images = enlarged(torch.lerp(images, enlarged(reduced(images)), fade), 2**missing)
+        images = averaged(images_of(batch), 2**missing)
+        images = enlarged(torch.lerp(images, enlarged(averaged(images)), fade), 2**missing)
         return images if isinstance(batch, Tensor) else (images, *batch[1:])

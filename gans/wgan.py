@@ -7,7 +7,7 @@ from lightning.pytorch.cli import OptimizerCallable
 
 from gans.dcgan import DCGAN
 from gans.parts.losses import AdversarialLoss, Wasserstein
-from gans.training.module import Loss
+from gans.training.update import Loss
 
 
 class WGAN(DCGAN):

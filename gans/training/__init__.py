@@ -2,10 +2,11 @@
 
 from gans.training.adversarial import AdversarialModule, AnyLoss, together
 from gans.training.batches import images_of
-from gans.training.module import GANModule, Loss, frozen
+from gans.training.module import GANModule
 from gans.training.noise import NoiseGAN, Sampler
 from gans.training.optimizers import Adam, LinearDecay
 from gans.training.translation import CyclicTranslator, Translator
+from gans.training.update import Loss, frozen
 
 __all__ = [
     "Adam",

@@ -13,9 +13,10 @@ from gans.parts.diffaugment import DiffAugment
 from gans.parts.losses import AdversarialLoss, NonSaturating
 from gans.parts.penalties import Judged, Penalty
 from gans.parts.precision import full_precision
-from gans.training.module import GANModule, Loss, at_least
+from gans.training.module import GANModule, at_least
 from gans.training.optimizers import Adam
 from gans.training.speed import single
+from gans.training.update import Loss
 
 
 class AdversarialModule(GANModule):

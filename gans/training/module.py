@@ -6,7 +6,7 @@ A paper's module builds its networks and writes a loss for each update, such as 
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -14,7 +14,6 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from gans.parts.precision import autocast_cache, uncompiled
 from gans.training.batches import check_images, check_kind, check_labels, check_updates, images_of
@@ -22,29 +21,7 @@ from gans.training.optimizers import Adam
 from gans.training.ranks import DataParallel
 from gans.training.resume import Resumable
 from gans.training.speed import any_order, compile_networks, single
-
-Loss = tuple[Tensor, dict[str, Tensor]]  # a scalar to minimise, and what to log beside it by name
-
-
-@contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Inside, no gradient reaches the networks' weights; outside, their weights and buffers are as they were.
-
-    Buffers change in forward passes (batch norm's running statistics, spectral norm's vectors), so they are put back.
-    """
-    weights = [p for network in networks for p in network.parameters() if p.requires_grad]
-    buffers = [b for network in networks for b in network.buffers()]
-    before = [b.clone() for b in buffers]
-    for p in weights:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in weights:
-            p.requires_grad_(True)
-        if buffers:
-            # By way of .data: to a graph that was made outside, the buffers have not changed.
-            torch._foreach_copy_([b.data for b in buffers], before)
+from gans.training.update import Loss, Updates
 
 
 def at_least(least: int, **values: int) -> None:
@@ -54,7 +31,7 @@ def at_least(least: int, **values: int) -> None:
             raise MisconfigurationException(f"--model.{name} must be at least {least}; got {value}")
 
 
-class GANModule(Resumable, ABC):
+class GANModule(Resumable, Updates, ABC):
     """Networks ("players") that are trained in turns, of which one is the generator.
 
     One iteration takes ``accumulate_grad_batches`` batches and makes the updates that the class names, in their order;
@@ -141,12 +118,6 @@ class GANModule(Resumable, ABC):
     def begin_update(self, batches: list[Any]) -> None:
         """Called before the losses of an update on these batches: a paper may make here what both losses need."""
 
-    def after_update(self, players: tuple[str, ...], logs: dict[str, Tensor]) -> None:
-        """Called after every update with those that it trained and what their loss logged, without gradients.
-
-        What is kept in ``shared_state`` must come out the same on all ranks, as by ``mean_over_ranks``.
-        """
-
     @property
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
         """Channels, height and width of the images that a batch begins with."""
@@ -209,64 +180,6 @@ class GANModule(Resumable, ABC):
         if every and self.global_step % every == 0:
             self._log(logs)
         self.validates_after(True)
-
-    def update(
-        self, players: tuple[str, ...], loss_of: Callable[[Any], Loss], batches: list[Any], counted: bool = False
-    ) -> dict[str, Tensor]:
-        """Train some players on the mean of a loss over batches; all others are frozen meanwhile.
-
-        Args:
-            players: Their names.
-            loss_of: Gives the loss of a batch.
-            batches: The batches.
-            counted: Whether the trainer counts this update as a step.
-
-        Returns:
-            What the loss of the last batch logged, without gradients.
-        """
-        optimizers = dict(zip(self.players, self.trainer.optimizers, strict=True))
-        with frozen(*(getattr(self, player) for player in self.players if player not in players)):
-            logs = self._backward(loss_of, batches, [optimizers[player] for player in players])
-            for player in players:
-                if counted and player == players[-1]:
-                    self.optimizer_of(player).step()
-                else:  # around LightningOptimizer.step, which would count it in trainer.global_step
-                    self.trainer.strategy.optimizer_step(optimizers[player], lambda: None)
-        logs = {name: value.detach() for name, value in logs.items()}
-        self.after_update(players, logs)
-        return logs
-
-    def _backward(
-        self, loss_of: Callable[[Any], Loss], batches: list[Any], optimizers: list[Optimizer]
-    ) -> dict[str, Tensor]:
-        """Accumulate the mean gradient over the batches; return the logs of the last one."""
-        logs: dict[str, Tensor] = {}
-        for number, batch in enumerate(batches):
-            with autocast_cache():
-                loss, logs = loss_of(batch)
-            if number == 0:
-                # Not before the forward pass: on a CPU the memory of large gradients would go back to the system, and
-                # getting it again took a fifth of pix2pix's step.
-                for optimizer in optimizers:
-                    optimizer.zero_grad()
-            # Outside autocast, or what a penalty differentiates twice would be rounded to half precision.
-            with torch.autocast(self.device.type, enabled=False):
-                self.manual_backward(loss / len(batches) if len(batches) > 1 else loss)
-        return logs
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip; Lightning calls this after gradients were averaged over ranks and unscaled."""
-        if self.gradient_clip_val is None:
-            return
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
-            scaler.unscale_(optimizer)  # Lightning leaves this to fused optimizers, whose step comes after clipping
-        weights = [p for group in optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(weights, self.gradient_clip_val)
-
-    def mean_over_ranks(self, value: Tensor) -> Tensor:
-        """The mean of a tensor over all ranks, without gradients."""
-        return self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
 
     def _log(self, logs: dict[str, Tensor]) -> None:
         """Send losses, learning rates and speed to the loggers: only here do values leave the device."""

@@ -12,7 +12,8 @@ from gans.parts.initialisation import normalise_spectrally
 from gans.parts.precision import uncompiled
 from gans.training.adversarial import AnyLoss
 from gans.training.batches import IMAGES, images_of
-from gans.training.module import GANModule, Loss, frozen
+from gans.training.module import GANModule
+from gans.training.update import Loss, frozen
 
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:

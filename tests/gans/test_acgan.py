@@ -6,7 +6,7 @@ from conftest import CLASSES, batch, small
 from torch import nn
 
 from gans import ACGAN
-from gans.training.module import frozen
+from gans.training.update import frozen
 
 
 @pytest.fixture

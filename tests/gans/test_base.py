@@ -15,9 +15,9 @@ from datamodules import Digits
 from gans import DCGAN, GAN
 from gans.parts.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, RelativisticAverage, Wasserstein
 from gans.parts.penalties import R1, R2, GradientPenalty
-from gans.training.module import frozen
 from gans.training.noise import NoiseGAN
 from gans.training.optimizers import Adam
+from gans.training.update import frozen
 
 
 class Recorder(Callback):

@@ -8,7 +8,7 @@ from conftest import batch, images, small
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from gans import InfoGAN
-from gans.training.module import frozen
+from gans.training.update import frozen
 
 
 @pytest.fixture
