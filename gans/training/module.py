@@ -190,8 +190,10 @@ class GANModule(Resumable, Updates, ABC):
         rates = {f"lr/{player}": optimizer.param_groups[0]["lr"] for player, optimizer in optimizers}
         for logger in self.trainer.loggers:
             logger.log_metrics(values | rates | {"speed/images_per_second": images / seconds}, step=self.global_step)
-        # Lightning counts batches on its own axis, so it only gets the progress bar's copy.
-        self.log_dict({name: v for name, v in values.items() if name.startswith("loss/")}, prog_bar=True, logger=False)
+        # Lightning counts batches on its own axis, so it only gets a copy: for the progress bar, and to monitor.
+        for shown in (True, False):
+            part = {name: value for name, value in values.items() if name.startswith("loss/") is shown}
+            self.log_dict(part, prog_bar=shown, logger=False)
 
     def on_train_start(self) -> None:
         check_updates(self)
