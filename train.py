@@ -41,7 +41,7 @@ from callbacks import (
     Views,
 )
 from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, named
-from callbacks.command_line.config_files import settings_in, with_home
+from callbacks.command_line.config_files import options_in, settings_in, with_home
 from callbacks.command_line.errors import complaint, fail, is_lightnings, of_settings, quiet, refusal
 from callbacks.command_line.help import DESCRIPTION
 from callbacks.command_line.mistakes import SUBCOMMANDS
@@ -49,7 +49,6 @@ from callbacks.command_line.parsing import Parser
 from callbacks.command_line.ranges import refuse_out_of_range
 from callbacks.command_line.switches import RANGES as OF_TRAINER
 from callbacks.command_line.switches import asked, check_switches, check_trainer
-from callbacks.command_line.words import options_in
 from callbacks.runs.begun import compare, direction_of, with_settings_of_run
 from callbacks.runs.find import config_of, find_checkpoint
 from callbacks.runs.folder import Run, place

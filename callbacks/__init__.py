@@ -6,7 +6,7 @@ from callbacks.health import Health, TrainingDiverged
 from callbacks.neighbors import Neighbors
 from callbacks.progress import Progress
 from callbacks.quality import Quality
-from callbacks.runs.checkpoints import AtomicCheckpointIO
+from callbacks.runs.files import AtomicCheckpointIO
 from callbacks.runs.metrics_file import MetricsFile
 from callbacks.samples import ImageWriter, Samples
 from callbacks.score import Score

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.pictures.images import folder_of
-from callbacks.runs.checkpoints import together
+from callbacks.runs.ranks import together
 from callbacks.scores.history import Mode, mode_of
 
 OF_CALLBACKS = ("score/", "quality/", "health/")  # names that no model logs

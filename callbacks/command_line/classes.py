@@ -16,8 +16,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from callbacks.command_line.config_files import load, settings_in, text_of
-from callbacks.command_line.words import options_in
+from callbacks.command_line.config_files import load, options_in, settings_in, text_of
 from callbacks.runs.settings import FACTORIES, _members
 
 # The lab's classes by all names that they have; filled in by whoever knows them.

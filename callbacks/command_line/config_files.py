@@ -1,8 +1,8 @@
-"""Configuration files as data of one meaning and of a bounded size, and what is wrong with those that are none."""
+"""Words and files of settings: data of one meaning and of a bounded size, and what is wrong with other files."""
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,14 @@ UNFOLDED = 1_000_000  # characters, with everything that aliases repeat
 DEEPEST = 50
 PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+def options_in(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    """The options among the words of a command line, as --key=value or --key value, with their values."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("-"):
+            key, equals, value = argument.partition("=")
+            yield key, value if equals else "".join(arguments[i + 1 : i + 2])
 
 
 def with_home(text: str) -> str:

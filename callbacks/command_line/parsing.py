@@ -13,11 +13,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.command_line.classes import in_full, public
-from callbacks.command_line.config_files import load, readable, settings_in, settings_of, text_of
+from callbacks.command_line.config_files import load, options_in, readable, settings_in, settings_of, text_of
 from callbacks.command_line.errors import fail
 from callbacks.command_line.help import help_of, listed, written
 from callbacks.command_line.mistakes import reason
-from callbacks.command_line.words import options_in
 
 # Whatever the parser reads is read so: files, and the words of the command line.
 set_loader("yaml", lambda text: in_full("", load(text)), exceptions=(yaml.YAMLError,))

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.command_line.classes import CLASSES, LINKED, PARTS, paths_of
-from callbacks.command_line.words import options_in
+from callbacks.command_line.config_files import options_in
 from callbacks.runs.find import config_of, find_checkpoint, read_config
 from callbacks.runs.outcome import say
 from callbacks.runs.record import changes

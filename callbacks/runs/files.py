@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 PARTIAL = ".partial"  # how the names of unfinished files end
 
@@ -57,6 +59,24 @@ def save(value: Any, path: str | Path) -> None:
 def reason(error: OSError) -> str:
     """What the system says of a file, such as "No space left on device"."""
     return error.strerror or str(error)
+
+
+class Unwritten(MisconfigurationException):
+    """A checkpoint cannot be written."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write checkpoints whole or not at all: the one before stays as it was, or Unwritten says that it does."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        try:
+            save(checkpoint, path)
+        except OSError as error:
+            earlier = "the one before it is as it was" if Path(path).exists() else "there is none before it"
+            raise Unwritten(
+                f"the checkpoint {path} cannot be written ({reason(error)}), and {earlier}: make room there, or give "
+                "a folder that can be written to with --run_dir"
+            ) from error
 
 
 _said: set[tuple[str, Path]] = set()  # kinds of files and folders

@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.runs.files import Unwritten
+
 
 def gathered(trainer: Trainer, value: Any) -> list[Any]:
     """A plain value of each rank, in order, on every rank."""
@@ -34,3 +36,14 @@ def agreed(trainer: Trainer) -> Iterator[None]:
         error = str(exception)
     if said := next(filter(None, gathered(trainer, error)), None):
         raise MisconfigurationException(said)
+
+
+@contextmanager
+def together(trainer: Trainer) -> Iterator[None]:
+    """``agreed`` around the writing of a checkpoint, which the first rank does while the others wait for it."""
+    with agreed(trainer):
+        try:
+            yield
+        except Unwritten:
+            trainer.strategy.barrier()  # at which the others are
+            raise

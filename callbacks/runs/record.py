@@ -13,7 +13,7 @@ from typing import Any
 import lightning
 import torch
 
-from callbacks.command_line.words import options_in
+from callbacks.command_line.config_files import options_in
 from callbacks.runs.secrets import without_secrets
 
 ROOT = Path(__file__).parents[2]
