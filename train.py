@@ -40,13 +40,13 @@ from callbacks import (
     TrainingDiverged,
     Views,
 )
+from callbacks.command_line.annotations import defaults_of, judge
 from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, named
 from callbacks.command_line.config_files import options_in, settings_in, with_home
 from callbacks.command_line.errors import complaint, fail, is_lightnings, of_settings, quiet, refusal
 from callbacks.command_line.help import DESCRIPTION
 from callbacks.command_line.mistakes import SUBCOMMANDS
 from callbacks.command_line.parsing import Parser
-from callbacks.command_line.ranges import refuse_out_of_range
 from callbacks.command_line.switches import RANGES as OF_TRAINER
 from callbacks.command_line.switches import asked, check_switches, check_trainer
 from callbacks.runs.begun import compare, direction_of, with_settings_of_run
@@ -55,7 +55,6 @@ from callbacks.runs.folder import Run, place
 from callbacks.runs.outcome import say, stop, summarise
 from callbacks.runs.record import record, title_of
 from callbacks.runs.secrets import masked
-from callbacks.runs.settings import defaults_of, refuse_functions
 from callbacks.runs.wandb import wandb_logger
 from datamodules.images.module import ImageDataModule
 from gans.parts.losses import AdversarialLoss
@@ -157,8 +156,7 @@ class CLI(LightningCLI):
     def _set_seed(self) -> None:
         """Called first with what was parsed, so that all of it is judged before anything depends on it."""
         config = self.config[self.subcommand]
-        refuse_functions(config)
-        refuse_out_of_range(config, RANGES)
+        judge(config, RANGES)
         options = dict(options_in(self.typed))
         if "--trainer.check_val_every_n_epoch" in options and "--trainer.val_check_interval" not in options:
             config.trainer.val_check_interval = 1.0  # and not after so many updates

@@ -14,10 +14,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleL
 import datamodules
 import gans
 import train
+from callbacks.command_line.annotations import annotations_of, judge, spelled
 from callbacks.command_line.errors import complaint, refusal
-from callbacks.command_line.ranges import refuse_out_of_range, spelled
 from callbacks.command_line.switches import check_trainer
-from callbacks.runs.settings import _annotations
 from command_line import ROOT, assert_one_sentence, run_train
 from gans import losses, optimizers, penalties
 from gans.training.ranks import DataParallel, check_strategy
@@ -55,7 +54,7 @@ def numbers():
     for cls in filter(inspect.isclass, classes):
         own = [base for base in cls.__mro__ if base.__module__.startswith(("gans.", "datamodules.", "callbacks."))]
         given = {name for base in own for name in inspect.signature(base.__init__).parameters}
-        for name, annotation in _annotations(cls, ranges=True).items():
+        for name, annotation in annotations_of(cls).items():
             if name in given and name != "return" and ("int" in str(annotation) or "float" in str(annotation)):
                 yield f"{cls.__name__}.{name}", str(annotation)
 
@@ -91,17 +90,17 @@ def test_every_number_declares_its_range():
 )
 def test_a_number_outside_its_range_is_named(name, arguments, sentence):
     with pytest.raises(MisconfigurationException) as error:
-        refuse_out_of_range({"model": {"class_path": name, "init_args": arguments}}, {})
+        judge({"model": {"class_path": name, "init_args": arguments}}, {})
     assert sentence in str(error.value)
 
 
 def test_numbers_in_their_ranges_and_other_values_pass():
     given = {"width": 10**30, "gradient_clip_val": None, "compile": True, "diff_augment": "color", "n_critic": 1}
-    refuse_out_of_range({"model": {"class_path": "gans.DCGAN", "init_args": given}, "name": "none.such"}, {})
+    judge({"model": {"class_path": "gans.DCGAN", "init_args": given}, "name": "none.such"}, {})
     may_be_null = {"image_shape": None, "penalty": None, "weight_clip": None, "predict_label": None}
-    refuse_out_of_range({"model": {"class_path": "gans.DCGAN", "init_args": may_be_null}}, {})
-    refuse_out_of_range({"model": {"class_path": "torch.optim.Adam", "init_args": {"foreach": None}}}, {})
-    refuse_out_of_range({"model": {"class_path": "no.such.Class", "init_args": {"width": 0}}}, {})
+    judge({"model": {"class_path": "gans.DCGAN", "init_args": may_be_null}}, {})
+    judge({"model": {"class_path": "torch.optim.Adam", "init_args": {"foreach": None}}}, {})
+    judge({"model": {"class_path": "no.such.Class", "init_args": {"width": 0}}}, {})
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from callbacks.command_line.annotations import FACTORIES, members
 from callbacks.command_line.config_files import load, options_in, settings_in, text_of
-from callbacks.runs.settings import FACTORIES, _members
 
 # The lab's classes by all names that they have; filled in by whoever knows them.
 CLASSES: dict[str, dict[str, type]] = {}  # what --model and --data may name
@@ -106,7 +106,7 @@ def named_classes(words: list[str]) -> dict[str, type]:
 
 def classes_in(annotation: Any) -> Iterator[type]:
     """The classes of which a setting can name a subclass."""
-    for member in _members(annotation):
+    for member in members(annotation):
         if get_origin(member) is not None:
             of = [part for part in get_args(member) if part is not ...]
             if get_origin(member) is collections.abc.Callable:

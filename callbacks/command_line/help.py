@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from callbacks.command_line.annotations import members, spelled
 from callbacks.command_line.classes import (
     CLASSES,
     PARTS,
@@ -19,8 +20,7 @@ from callbacks.command_line.classes import (
     public,
     typed_name,
 )
-from callbacks.command_line.ranges import spelled
-from callbacks.runs.settings import SECTIONS, _members
+from callbacks.runs.settings import SECTIONS
 
 DESCRIPTION = """
 Train, score and sample GANs. Without a subcommand it trains:
@@ -110,7 +110,7 @@ def listed(parser: LightningArgumentParser, key: str = "", title: str = "", brie
             text, default = plain_text(action.help or ""), defaults.get(action.dest)
             if brief:
                 text = re.split(r"(?<=\.)\s", text)[0]
-            kinds = _members(getattr(action, "_typehint", None))
+            kinds = members(getattr(action, "_typehint", None))
             for interval in [get_args(kind)[1] for kind in kinds if get_origin(kind) is Annotated][:1]:
                 text = f"{text.rstrip('.')}; {spelled(interval)}."
             for base in PARTS.keys() & set(kinds):
@@ -156,7 +156,7 @@ def page() -> int:
 def kinds_of(hint: Any) -> str:
     """The types that a value may be of, as one types them."""
     words: list[str] = []
-    for member in _members(hint):
+    for member in members(hint):
         origin = get_args(member)[0] if get_origin(member) is Annotated else get_origin(member) or member
         if origin is Literal:
             words += map(written, get_args(member))

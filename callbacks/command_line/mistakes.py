@@ -21,6 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from callbacks.command_line.annotations import defaults_of, members, parts
 from callbacks.command_line.classes import (
     CLASSES,
     arguments,
@@ -36,7 +37,6 @@ from callbacks.command_line.config_files import load, readable, settings_in, set
 from callbacks.command_line.help import kinds_of, written
 from callbacks.runs.find import EVALUATIONS
 from callbacks.runs.secrets import masked
-from callbacks.runs.settings import _members, defaults_of
 
 SUBCOMMANDS = ("fit", *EVALUATIONS)
 FILES = (".yaml", ".yml", ".json")
@@ -126,8 +126,8 @@ class Search:
         key = re.sub(r"\.init_args|\.class_path$|\+$", "", key)
         while True:
             actions = {action.dest: action for action in parser._actions if hasattr(action, "_typehint")}
-            parts = key.split(".")
-            at = next((a for n in range(len(parts), 0, -1) if (a := ".".join(parts[:n])) in actions), "")
+            names = key.split(".")
+            at = next((a for n in range(len(names), 0, -1) if (a := ".".join(names[:n])) in actions), "")
             if not at:
                 return self._section(key, value, parser, owner, base)
             hint, default = actions[at]._typehint, actions[at].default
@@ -136,7 +136,7 @@ class Search:
                 return self._value(key, value, hint, default)
             owner, base = self._class_at(at, default), at
             if owner is None:
-                entries = next((get_args(m)[1] for m in _members(hint) if get_origin(m) is dict), None)
+                entries = next((get_args(m)[1] for m in members(hint) if get_origin(m) is dict), None)
                 if entries is not None:
                     return self._plain(key, value, entries)
                 if not any(classes_in(hint)):
@@ -173,8 +173,8 @@ class Search:
     def _value(self, key: str, value: Any, hint: Any, default: Any) -> None:
         """The value of a setting of which the annotation is known."""
         bases = tuple(classes_in(hint))
-        items = [of for member in _members(hint) if get_origin(member) is list for of in get_args(member)]
-        if not bases or any(str in _members(of) for of in (hint, *items)):
+        items = [of for member in members(hint) if get_origin(member) is list for of in get_args(member)]
+        if not bases or any(str in members(of) for of in (hint, *items)):
             return self._plain(key, value, hint)
         read = self._read(key, value)
         for item in read if isinstance(read, list) else [read]:
@@ -224,14 +224,8 @@ class Search:
         if _fits(hint, value):
             return
         read = self._read(key, value)
-        for member in _members(hint):
-            of = [part for part in get_args(member) if part is not ...]
-            if get_origin(member) is dict and isinstance(read, dict):
-                for name, part in read.items():
-                    self._plain(f"{key}.{name}", part, of[1])
-            elif get_origin(member) in (list, tuple) and isinstance(read, list):
-                for number, part in enumerate(read):
-                    self._plain(key, part, of[min(number, len(of) - 1)])
+        for name, part, of in parts(read, hint):
+            self._plain(f"{key}.{name}" if isinstance(read, dict) else key, part, of)
         self._wrong(f"must be {kinds_of(hint)}", key, value)
 
     # Sentences

@@ -1,21 +1,14 @@
-"""Settings that are not taken on trust: those of a run folder, and functions in place of classes."""
+"""Settings of a run folder, which are not taken on trust."""
 
-import argparse
 import collections.abc
-import functools
-import inspect
-import pkgutil
-import types
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
+from callbacks.command_line.annotations import annotations_of, members
 from callbacks.command_line.config_files import settings_in, text_of
 from callbacks.neighbors import Neighbors
 from callbacks.quality import Quality
@@ -28,13 +21,6 @@ ONLY_OF_TRAINING = (
     *("samples", "ema", "health", "last", "best", "ckpt_path", "run_dir", "name", "weights_only"),
     *("optimizer", "lr_scheduler"),
 )
-FACTORIES = {
-    "_optimizer": (Optimizer, "torch.optim.Optimizer"),
-    "_scheduler": (LRScheduler, "torch.optim.lr_scheduler.LRScheduler"),
-}
-
-
-# What a run folder may say
 
 
 def allowed_settings(
@@ -133,65 +119,25 @@ def _class(key: str, value: Any, spellings: dict[str, type], parts: dict[type, d
 def _arguments(key: str, given: dict[str, Any], cls: type, parts: dict[type, dict[str, type]]) -> dict[str, Any]:
     """The arguments of a class, each judged by its annotation."""
     arguments: dict[str, Any] = {}
-    annotations = _annotations(cls)
+    annotations = annotations_of(cls)
     for name, value in given.items():
         full = f"{key}.{name}"
         if name not in annotations:
             raise _Refused(full, value, f"left out: {cls.__name__} has no such argument")
-        members = _members(annotations[name])
-        base = next((member for member in members if member in parts), None)
-        of_list = next((of for member in members if get_origin(member) is list for of in get_args(member)), None)
-        if any(get_origin(member) is collections.abc.Callable for member in members):
+        allowed = members(annotations[name])
+        base = next((member for member in allowed if member in parts), None)
+        of_list = next((of for member in allowed if get_origin(member) is list for of in get_args(member)), None)
+        if any(get_origin(member) is collections.abc.Callable for member in allowed):
             continue  # optimizers and schedules, which only training has
-        if any(_is_modules(member) for member in members):
+        if any(_is_modules(member) for member in allowed):
             _check_augmentation(full, value)
         elif of_list in parts and isinstance(value, list):
             arguments[name] = [_class(full, part, parts[of_list], parts) for part in value]
-        elif base is not None and not (value is None and type(None) in members):
+        elif base is not None and not (value is None and type(None) in allowed):
             arguments[name] = _class(full, value, parts[base], parts)
         else:
             arguments[name] = _plain(full, value, annotations[name])
     return arguments
-
-
-def _annotations(cls: type, ranges: bool = False) -> dict[str, Any]:
-    """What the arguments of a class are annotated with, also of those that it hands on to its bases.
-
-    Args:
-        cls: The class.
-        ranges: Whether the intervals beside the types of numbers are kept; a base's hold where none are given anew.
-    """
-    ranged: dict[str, Any] = {}
-    plain: dict[str, Any] = {}
-    for base in reversed(cls.__mro__[:-1]):
-        made = vars(base).get("__init__")
-        if not inspect.isfunction(made):
-            continue
-        try:
-            extras, bare = (get_type_hints(made, include_extras=kept) for kept in (True, False))
-        except (NameError, TypeError):  # of somebody else's class
-            continue
-        parameters = inspect.signature(made).parameters.values()
-        names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        for name in [name for name in names if name in bare]:
-            if extras[name] != bare[name] or plain.get(name) != bare[name]:
-                ranged[name], plain[name] = extras[name], bare[name]
-    return ranged if ranges else plain
-
-
-def defaults_of(cls: type) -> dict[str, Any]:
-    """What the arguments of a class, and those that it hands on to its bases, are if they are left out."""
-    made = (vars(base).get("__init__") for base in reversed(cls.__mro__[:-1]))
-    signatures = (inspect.signature(own) for own in made if own is not None)
-    found = {name: p.default for signature in signatures for name, p in signature.parameters.items()}
-    return {name: value for name, value in found.items() if value is not inspect.Parameter.empty}
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    """The types that an annotation allows."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(inner for member in get_args(annotation) for inner in _members(member))
-    return (annotation,)
 
 
 def _is_modules(member: Any) -> bool:
@@ -210,7 +156,8 @@ def _check_augmentation(key: str, value: Any) -> None:
 def _plain(key: str, value: Any, annotation: Any) -> Any:
     """A number or word, or a list or mapping of them where there may be one; the parser says if it is in its range."""
     right = "a number or a word"
-    for member in _members(annotation):
+    for member in members(annotation):
+        member = get_args(member)[0] if get_origin(member) is Annotated else member
         origin, of = get_origin(member), [part for part in get_args(member) if part is not ...]
         if member is type(None):
             if value is None:
@@ -231,48 +178,3 @@ def _plain(key: str, value: Any, annotation: Any) -> Any:
                 return {_plain(key, name, of[0]): _plain(f"{key}.{name}", part, of[1]) for name, part in value.items()}
             right = "a mapping of words to numbers or words"
     raise _Refused(key, value, right)
-
-
-# What stands for code
-
-
-def refuse_functions(config: Any) -> None:
-    """Settings make objects of classes; a function would be called with them, whatever it does.
-
-    Args:
-        config: Parsed settings, of which nothing is made yet.
-
-    Raises:
-        MisconfigurationException: A setting is a function, or an optimizer or schedule is a class of something else.
-    """
-    for key, value in _settings_in(config, ""):
-        name = value.get("class_path") if isinstance(value, dict) else None
-        target = value
-        if isinstance(name, str):
-            try:
-                target = pkgutil.resolve_name(name)
-            except (AttributeError, ImportError, ValueError):
-                continue  # nothing that could be called
-        elif inspect.isroutine(value) or isinstance(value, functools.partial):
-            name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}"
-        else:
-            continue
-        base, known_as = next((wanted for ending, wanted in FACTORIES.items() if key.endswith(ending)), (object, ""))
-        if not isinstance(target, type) or not issubclass(target, base):
-            kind = "another class" if isinstance(target, type) else "a function" if callable(target) else "no class"
-            raise MisconfigurationException(
-                f"--{key}={_short(name, 100)} is {kind}: give a class{known_as and f' of {known_as}'}"
-            )
-
-
-def _settings_in(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """All settings at and below one, under the keys that they have on the command line."""
-    if isinstance(value, argparse.Namespace):  # jsonargparse's too
-        value = vars(value)
-    yield key, value
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _settings_in(part, key if name == "init_args" else f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _settings_in(part, key)

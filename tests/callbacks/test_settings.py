@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import StepLR
 
 import datamodules
 import gans
+from callbacks.command_line.annotations import judge
 from callbacks.runs.secrets import masked, without_secrets
-from callbacks.runs.settings import allowed_settings, refuse_functions
+from callbacks.runs.settings import allowed_settings
 from command_line import ROOT, run_train
 from datamodules.images.module import ImageDataModule
 from gans import losses, optimizers, penalties
@@ -333,7 +334,7 @@ FINE = {
 
 @pytest.mark.parametrize("case", FINE)
 def test_classes_are_accepted(case, monkeypatch):
-    refuse_functions(parsed(monkeypatch, *QUICK, *FINE[case]))
+    judge(parsed(monkeypatch, *QUICK, *FINE[case]), {})
 
 
 def test_class_names_alone_do_and_the_labs_own_win(monkeypatch, tmp_path):
@@ -369,7 +370,7 @@ def test_the_labs_classes_are_shown_as_they_are_typed(tmp_path):
 def test_shipped_configs_name_classes(monkeypatch):
     """One a paper; tests/test_configs.py trains with all of them."""
     for folder in sorted((ROOT / "configs").glob("*/")):
-        refuse_functions(parsed(monkeypatch, "--config", min(folder.glob("*.yaml"))))
+        judge(parsed(monkeypatch, "--config", min(folder.glob("*.yaml"))), {})
 
 
 FUNCTIONS = {
@@ -403,7 +404,7 @@ def test_functions_of_configuration_files_are_refused(case, tmp_path, monkeypatc
     config, culprits = FUNCTIONS[case]
     (tmp_path / "evil.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(MisconfigurationException) as caught:
-        refuse_functions(parsed(monkeypatch, *QUICK, "--config", tmp_path / "evil.yaml"))
+        judge(parsed(monkeypatch, *QUICK, "--config", tmp_path / "evil.yaml"), {})
     for culprit in culprits:
         assert culprit in str(caught.value)
 
@@ -411,7 +412,7 @@ def test_functions_of_configuration_files_are_refused(case, tmp_path, monkeypatc
 def test_functions_of_the_command_line_are_refused(monkeypatch):
     options = ["--trainer.callbacks=lightning.pytorch.callbacks.LambdaCallback", "--trainer.callbacks.setup=os.getcwd"]
     with pytest.raises(MisconfigurationException, match=r"--trainer\.callbacks\.setup=\w+\.getcwd is a function"):
-        refuse_functions(parsed(monkeypatch, *QUICK, *options))
+        judge(parsed(monkeypatch, *QUICK, *options), {})
 
 
 @pytest.mark.parametrize(
@@ -433,11 +434,11 @@ def test_functions_of_the_command_line_are_refused(monkeypatch):
 )
 def test_more_of_what_is_no_class(settings, culprit):
     with pytest.raises(MisconfigurationException, match=culprit):
-        refuse_functions(settings)
+        judge(settings, {})
 
 
 def test_settings_that_only_look_like_classes_are_left_alone():
-    refuse_functions({"a": {"class_path": 5}, "b": {"class_path": "nowhere.Net"}, "c": int, "d": [None, "os.system"]})
+    judge({"a": {"class_path": 5}, "b": {"class_path": "nowhere.Net"}, "c": int, "d": [None, "os.system"]}, {})
 
 
 # Secrets
