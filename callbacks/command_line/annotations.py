@@ -101,9 +101,7 @@ def judge(config: Any, sections: Mapping[str, type | Mapping[str, Any]]) -> None
         base, known_as = next((wanted for ending, wanted in FACTORIES.items() if key.endswith(ending)), (object, ""))
         if isinstance(name, str) and not (isinstance(target, type) and issubclass(target, base)):
             kind = "another class" if isinstance(target, type) else "a function" if callable(target) else "no class"
-            raise MisconfigurationException(
-                f"--{key}={name[:100]} is {kind}: give a class{known_as}"
-            )
+            raise MisconfigurationException(f"--{key}={name[:100]} is {kind}: give a class{known_as}")
         defaults: dict[str, Any] = {}
         if isinstance(declared, type):
             if declared.__module__.partition(".")[0] in OURS:
