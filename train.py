@@ -19,27 +19,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+import callbacks
 import datamodules
 import gans
-from callbacks import (
-    EMA,
-    AtomicCheckpointIO,
-    BestCheckpoint,
-    Health,
-    ImageWriter,
-    LastCheckpoint,
-    MetricsFile,
-    Neighbors,
-    Progress,
-    Quality,
-    Samples,
-    Score,
-    Signals,
-    Stopped,
-    Threads,
-    TrainingDiverged,
-    Views,
-)
 from callbacks.command_line.annotations import defaults_of, judge
 from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, named
 from callbacks.command_line.config_files import options_in, settings_in, with_home
@@ -66,12 +48,19 @@ from gans.training.module import GANModule
 from gans.training.ranks import check_strategy
 from gans.training.translation import CyclicTranslator, Translator
 
-SIGNALS = Signals()
+SIGNALS = callbacks.Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
 CALLBACKS: dict[str, type[Callback]] = {  # EMA before whatever looks at what it averages, the last checkpoint last
-    **{"ema": EMA, "samples": Samples, "views": Views, "score": Score, "quality": Quality, "health": Health},
-    **{"neighbors": Neighbors, "best": BestCheckpoint, "last": LastCheckpoint},
+    "ema": callbacks.EMA,
+    "samples": callbacks.Samples,
+    "views": callbacks.Views,
+    "score": callbacks.Score,
+    "quality": callbacks.Quality,
+    "health": callbacks.Health,
+    "neighbors": callbacks.Neighbors,
+    "best": callbacks.BestCheckpoint,
+    "last": callbacks.LastCheckpoint,
 }
 # Where the numbers of each part of the settings have their ranges.
 RANGES: dict[str, Any] = {"trainer": OF_TRAINER, "": {"seed_everything": Annotated[int, "[0, 4294967295]"]}} | CALLBACKS
@@ -95,21 +84,13 @@ LINKED |= {"model": OF_DATA, "data": ("seed",)}
 
 
 class CLI(LightningCLI):
-    """The command line: models, data and trainer from configuration files, one folder a run.
+    """The command line: models, data and trainer from configuration files, one folder a run."""
 
-    Args:
-        typed: The words after the subcommand, as the user typed them.
-
-    Attributes:
-        built: Whether everything is built, so that an error is no longer one in the settings.
-        asked: The trainer's settings that are other than Lightning's own.
-    """
-
-    built = False
-    asked: dict[str, Any] = {}
+    built = False  # whether everything is, so that an error is no longer one in the settings
+    asked: dict[str, Any] = {}  # the trainer's settings that are other than Lightning's own
 
     def __init__(self, typed: list[str]) -> None:
-        self.typed = typed
+        self.typed = typed  # the words after the subcommand
         super().__init__(
             GANModule,
             ImageDataModule,
@@ -138,8 +119,8 @@ class CLI(LightningCLI):
         return {name: known[name] for name in sys.argv[1:2] if name in known} or {"fit": known["fit"]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for key in ("run_dir", "name"):  # see OF_RUN in help.py
-            parser.add_argument(f"--{key}", type=str | None, default=None)
+        for key in ("--run_dir", "--name"):  # see OF_RUN in help.py
+            parser.add_argument(key, type=str | None, default=None)
         for key, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         parser.link_arguments(
@@ -162,17 +143,14 @@ class CLI(LightningCLI):
             config.trainer.val_check_interval = 1.0  # and not after so many updates
         check_switches(config.trainer)
         CLI.asked = asked(config.trainer)
-        self._refuse_what_data_tells(config.model)
-        super()._set_seed()
-
-    def _refuse_what_data_tells(self, model: Any) -> None:
-        defaults = defaults_of(pkgutil.resolve_name(model.class_path))
+        defaults = defaults_of(pkgutil.resolve_name(config.model.class_path))
         for key in OF_DATA:
-            given = (model.get("init_args") or {}).get(key)
+            given = (config.model.get("init_args") or {}).get(key)
             if given not in (None, []) and given != defaults.get(key):
                 raise MisconfigurationException(
                     f"--model.{key}={given} must be left out: the model is told by --data what its images are like"
                 )
+        super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -190,7 +168,16 @@ class CLI(LightningCLI):
         config.ckpt_path = self.checkpoint and str(self.checkpoint)
         title = config.name or title_of(masked(self.typed))
         self.place = place(str(self.subcommand), self.checkpoint, config.run_dir, self.group, title)
-        self._choose_precision(config)
+        native, precision = native_precision(config.trainer.accelerator), config.trainer.precision
+        if "Precision" in str(config.trainer.plugins):  # which chooses
+            pass
+        elif precision is None:
+            config.trainer.precision = native
+        elif str(precision).startswith("bf16") and native == "32-true":
+            say(
+                f"--trainer.precision={precision} can be a hundred times slower than 32-true here: no instructions for "
+                "bfloat16 were found"
+            )
         if self.subcommand != "fit":
             config.trainer.logger = False
         yaml.SafeDumper.add_multi_representer(enum.Enum, lambda dumper, value: dumper.represent_data(value.value))
@@ -203,22 +190,9 @@ class CLI(LightningCLI):
             of_data.seed = config.seed_everything if type(config.seed_everything) is int else 0
         # Loggers other than the metrics file come to the trainer when training begins; of Weights & Biases only the
         # arguments are taken here, since it is told the run's folder.
-        loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
-        loggers = [WANDB if logger is True else logger for logger in loggers if logger]
+        loggers = [WANDB if logger is True else logger for logger in listed(config.trainer.logger)]
         self.wandb = [logger for logger in loggers if str(logger.get("class_path")).endswith("WandbLogger")]
         config.trainer.logger = [logger for logger in loggers if logger not in self.wandb]
-
-    def _choose_precision(self, config: Any) -> None:
-        native = native_precision(config.trainer.accelerator)
-        if "Precision" in str(config.trainer.plugins):  # which chooses
-            return
-        if config.trainer.precision is None:
-            config.trainer.precision = native
-        elif str(config.trainer.precision).startswith("bf16") and native == "32-true":
-            say(
-                f"--trainer.precision={config.trainer.precision} can be a hundred times slower than 32-true here: "
-                "no instructions for bfloat16 were found"
-            )
 
     def _shape_for_model(self, data: ImageDataModule) -> tuple[int, int, int]:
         """The images' shape; asked for when there is data, and before there is a model that cannot use it."""
@@ -237,38 +211,42 @@ class CLI(LightningCLI):
         """The trainer, with what every run has: a folder, a metrics file, a progress bar and whole checkpoints."""
         trainer = self.config_init[self.subcommand].trainer
         folder, fresh, resumed = self.place
-        metrics = MetricsFile(folder)
+        metrics = callbacks.MetricsFile(folder)
         settings = [{**logger.get("init_args", {}), **logger.get("dict_kwargs", {})} for logger in self.wandb]
 
         def loggers(run: Path) -> list[Logger]:
             return [*(wandb_logger(given, run, resumed) for given in settings), *trainer.logger]
 
         self.run = Run(folder, fresh, self.record, metrics, loggers, resumed)
-        plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins] if trainer.plugins else []
-        given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
-        trainer.callbacks = [Threads(), SIGNALS, self.run, *(c for c in given if c), ImageWriter()]
-        if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in trainer.callbacks):
-            trainer.callbacks.append(Progress())
+        plugins = [*listed(trainer.plugins), callbacks.AtomicCheckpointIO()]
+        given = listed(trainer.callbacks)
+        trainer.callbacks = [callbacks.Threads(), SIGNALS, self.run, *given, callbacks.ImageWriter()]
+        if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
+            trainer.callbacks.append(callbacks.Progress())
         try:
-            made = super().instantiate_trainer(logger=[metrics], plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
+            made = super().instantiate_trainer(logger=[metrics], plugins=plugins, **kwargs)
         except Exception as error:  # whatever Lightning and what it needs have against the settings
             raise MisconfigurationException(complaint(error, CLI.asked)) from error
-        check_trainer(made, [n for c in made.callbacks if isinstance(c, Score | Quality) for n in c.directions])
+        scores = callbacks.Score | callbacks.Quality
+        check_trainer(made, [name for c in made.callbacks if isinstance(c, scores) for name in c.directions])
         check_strategy(made.strategy)
         return made
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+    def _instantiate_trainer(self, config: dict[str, Any], extra: list[Callback]) -> Trainer:
         if config.get("enable_checkpointing") is False:
-            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
-        return super()._instantiate_trainer(config, callbacks)
+            extra = [callback for callback in extra if not isinstance(callback, Checkpoint)]
+        return super()._instantiate_trainer(config, extra)
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand != "predict":
             for callback in self.trainer.callbacks:
-                if isinstance(callback, Score | Quality | Neighbors):
+                if isinstance(callback, callbacks.Score | callbacks.Quality | callbacks.Neighbors):
                     callback.prepare(self.trainer, self.datamodule)
         CLI.built = True
-        super()._run_subcommand(subcommand)
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            self.run.close()
 
     def fit(self, model: GANModule, **kwargs: Any) -> None:
         """Train; say where everything is, also when stopped."""
@@ -280,16 +258,11 @@ class CLI(LightningCLI):
         except SIGTERMException:
             summarise(self.trainer, self.run.folder)
             stop(self.trainer, self.run.folder, self.typed, SIGNALS.received or signal.SIGTERM, self.model.validated)
-        finally:
-            self.run.close()
         summarise(self.trainer, self.run.folder)
 
     def validate(self, model: GANModule, **kwargs: Any) -> None:
         """Print the scores."""
-        try:
-            getattr(self.trainer, str(self.subcommand))(model, **kwargs | {"weights_only": True, "verbose": False})
-        finally:
-            self.run.close()
+        getattr(self.trainer, str(self.subcommand))(model, **kwargs | {"weights_only": True, "verbose": False})
 
     test = validate
 
@@ -297,12 +270,7 @@ class CLI(LightningCLI):
         """Write images: translations of a folder's, or those of the model's own predict_dataloader."""
         self._choose_direction(model)
         loader = self.datamodule.predict_dataloader() if isinstance(model, Translator) else model.predict_dataloader()
-        try:
-            self.trainer.predict(
-                model, dataloaders=loader, ckpt_path=ckpt_path, weights_only=True, return_predictions=False
-            )
-        finally:
-            self.run.close()
+        self.trainer.predict(model, loader, ckpt_path=ckpt_path, weights_only=True, return_predictions=False)
         say(f"images           {self.run.folder}/images")
 
     def _choose_direction(self, model: GANModule) -> None:
@@ -332,8 +300,12 @@ class CLI(LightningCLI):
         return "-".join(part.class_path.rpartition(".")[2].lower() for part in (config.model, config.data))
 
 
+def listed(given: Any) -> list[Any]:
+    """What a setting holds that takes one thing, several or none."""
+    return [one for one in (given if isinstance(given, list) else [given]) if one]
+
+
 def model_in(checkpoint: Path) -> dict[str, Any]:
-    """The model of a checkpoint, as configuration files give it."""
     return checkpoints.settings(checkpoints.read(checkpoint))
 
 
@@ -353,11 +325,11 @@ def main() -> None:
         quiet()
         torch.set_float32_matmul_precision("high")
         CLI(typed)
-    except Stopped as stopped:
+    except callbacks.Stopped as stopped:
         SIGNALS.stop_others()
         print(f"stopped by {signal.Signals(stopped.number).name}", file=sys.stderr)
         sys.exit(128 + stopped.number)
-    except (MisconfigurationException, TrainingDiverged) as error:
+    except (MisconfigurationException, callbacks.TrainingDiverged) as error:
         fail(complaint(error, CLI.asked) if is_lightnings(error) else str(error))
     except Exception as error:
         # Before all is built it is about settings; then only what they ask too much of, and all else is our mistake.
