@@ -31,8 +31,7 @@ from callbacks.command_line.mistakes import SUBCOMMANDS
 from callbacks.command_line.parsing import Parser
 from callbacks.command_line.switches import RANGES as OF_TRAINER
 from callbacks.command_line.switches import asked, check_switches, check_trainer
-from callbacks.runs.begun import compare, direction_of, with_settings_of_run
-from callbacks.runs.find import config_of, find_checkpoint
+from callbacks.runs.find import compare, config_of, direction_of, find_checkpoint, with_settings_of_run
 from callbacks.runs.folder import Run, place
 from callbacks.runs.outcome import say, stop, summarise
 from callbacks.runs.record import record, title_of

@@ -10,7 +10,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from callbacks.runs.secrets import masked
-from callbacks.runs.wandb import sync_command
 from callbacks.samples import Samples
 
 
@@ -33,20 +32,12 @@ def summarise(trainer: Trainer, folder: Path) -> None:
     samples = next((c for c in trainer.callbacks if isinstance(c, Samples)), None)
     if samples and samples.latest:
         say(f"sample picture   {samples.latest}")
-    if command := sync_command(folder):
-        say(f"to upload        {command}")
+    if offline := sorted((folder / "wandb").glob("offline-run-*")):
+        say(f"to upload        wandb sync {' '.join(map(str, offline))}")
 
 
 def stop(trainer: Trainer, folder: Path, typed: list[str], number: int, validated: bool) -> None:
-    """Say how to go on, and leave; SIGTERM, which asked for no more, has got what it wanted and is no failure.
-
-    Args:
-        trainer: The trainer that was stopped.
-        folder: The folder of the run.
-        typed: The words of the command line.
-        number: The signal.
-        validated: Whether the weights are.
-    """
+    """Say how to go on, and leave; SIGTERM, which asked for no more, has got what it wanted and is no failure."""
     last = folder / "checkpoints" / "last.ckpt"
     words = [w for i, w in enumerate(typed) if "--ckpt_path" not in (w.partition("=")[0], *typed[i - 1 : i])]
     when = f"after step {trainer.global_step:,}" + ("" if validated else ", which is not validated")

@@ -94,9 +94,3 @@ def has_wandb_key() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def sync_command(folder: Path) -> str:
-    """What uploads the offline logs of a run folder, all at once; empty where there are none."""
-    folders = sorted((folder / "wandb").glob("offline-run-*"))
-    return f"wandb sync {' '.join(map(str, folders))}" if folders else ""
