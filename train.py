@@ -189,7 +189,7 @@ class CLI(LightningCLI):
             of_data.seed = config.seed_everything if type(config.seed_everything) is int else 0
         # Loggers other than the metrics file come to the trainer when training begins; of Weights & Biases only the
         # arguments are taken here, since it is told the run's folder.
-        loggers = [WANDB if logger is True else logger for logger in listed(config.trainer.logger)]
+        loggers: list[Any] = [WANDB if logger is True else logger for logger in listed(config.trainer.logger)]
         self.wandb = [logger for logger in loggers if str(logger.get("class_path")).endswith("WandbLogger")]
         config.trainer.logger = [logger for logger in loggers if logger not in self.wandb]
 

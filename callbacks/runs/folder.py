@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.runs.files import tidy, whole
 from callbacks.runs.find import read_config, run_of
 from callbacks.runs.metrics_file import MetricsFile
+from callbacks.runs.ranks import agreed
 from callbacks.runs.record import changes, versions
 from callbacks.scores.history import keep_until
 
@@ -78,18 +79,13 @@ class Run(Callback):
     # Lightning's hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        error = ""
-        if trainer.fast_dev_run and trainer.is_global_zero:  # keeps nothing
-            self.folder, self.temporary = Path(tempfile.mkdtemp()), True
-            self._made = [self.folder]
-        elif trainer.is_global_zero:
-            try:
+        with agreed(trainer):
+            if trainer.fast_dev_run and trainer.is_global_zero:  # keeps nothing
+                self.folder, self.temporary = Path(tempfile.mkdtemp()), True
+                self._made = [self.folder]
+            elif trainer.is_global_zero:
                 self._open()
-            except MisconfigurationException as exception:
-                error = str(exception)
-        folder, error = trainer.strategy.broadcast((str(self.folder), error))
-        if error:  # on every rank, or the others would wait
-            raise MisconfigurationException(error)
+        folder = trainer.strategy.broadcast(str(self.folder))
         self.folder = Path(folder)
         self.metrics.path = self.folder / "metrics.csv"
         trainer._default_root_dir = folder  # which Lightning only lets its constructor set
@@ -226,12 +222,7 @@ def place(
 ) -> tuple[Path, bool, bool]:
     """Where a run keeps its files: a resumed run in the folder it began in, any other in a new one.
 
-    Args:
-        subcommand: "fit" or what else is done.
-        checkpoint: What it goes on from.
-        wanted: The folder that --run_dir names.
-        group: The folder under ``runs`` for such runs.
-        title: What sets it apart from these; what a folder's name cannot hold is replaced.
+    That is ``wanted``, as --run_dir names it, or one in ``runs`` whose name ends with ``title`` as far as it can.
 
     Returns:
         The folder, whether its name is only a proposal for a new one, and whether a run goes on in it.
@@ -246,12 +237,8 @@ def place(
     now = f"{datetime.now():%Y%m%d-%H%M%S}"
     title = re.sub(r"[^\w.=,+-]+", "_", title)[:100].strip(",_")
     if subcommand != "fit":
-        if wanted is None or own:
-            return (
-                (began or Path("runs") / group) / f"{subcommand}-{now}",
-                True,
-                False,
-            )  # the run's files stay as they are
+        if wanted is None or own:  # the run's files stay as they are
+            return (began or Path("runs") / group) / f"{subcommand}-{now}", True, False
         if (Path(wanted) / "config.yaml").exists():
             raise MisconfigurationException(f"--run_dir={wanted} already holds a run: name a new folder")
         return Path(wanted), False, False

@@ -38,7 +38,16 @@ def allowed_settings(
     Raises:
         MisconfigurationException: The file cannot be read as settings, or says more than it may.
     """
-    config, allowed = _read(path), {}
+    allowed: dict[str, Any] = {}
+    try:
+        if not path.is_file():  # a pipe or a device might never end
+            raise ValueError("it is no file")
+        config = settings_in(text_of(path))
+    except (OSError, ValueError) as error:
+        raise MisconfigurationException(
+            f"{_short(path, 100, tail=True)} is not the configuration of a run ({_short(error, 150)}): give the "
+            "configuration with --config=PATH"
+        ) from error
     try:
         for key, value in config.items():
             if key == "seed_everything":
@@ -68,24 +77,6 @@ class _Refused(Exception):
 
     def __init__(self, key: str, value: Any, right: str) -> None:
         super().__init__(f"{_short(key, 45)}={_short(value, 50)} must be {_short(right, 70)}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The settings in a file.
-
-    Raises:
-        MisconfigurationException: There is no such file, or it holds something else.
-    """
-    try:
-        if not path.is_file():  # a pipe or a device might never end
-            raise ValueError("it is no file")
-        config = settings_in(text_of(path))
-    except (OSError, ValueError) as error:
-        raise MisconfigurationException(
-            f"{_short(path, 100, tail=True)} is not the configuration of a run ({_short(error, 150)}): give the "
-            "configuration with --config=PATH"
-        ) from error
-    return config
 
 
 def _short(value: Any, length: int, tail: bool = False) -> str:
