@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ WRITTEN = (
 )
 
 
+@dataclass(eq=False, repr=False)
 class Run(Callback):
     """The folder of a run, which appears when all is ready to be begun.
 
@@ -43,38 +45,21 @@ class Run(Callback):
     leaves nothing behind. A run that goes on finds its files as they were when the checkpoint was written. A trial run
     (``fast_dev_run``) has a temporary folder.
 
-    Args:
-        folder: The folder.
-        fresh: Whether it must be a new one: where the name is taken, a number is added.
-        config: What ``record`` gives of the complete configuration.
-        metrics: The run's metrics file.
-        loggers: What makes the other loggers, for the folder.
-        resumed: Whether the run goes on in this folder.
-
     Raises:
         MisconfigurationException: The folder cannot be made, or another process writes to it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        fresh: bool,
-        config: dict[str, Any],
-        metrics: MetricsFile,
-        loggers: Callable[[Path], list[Logger]],
-        resumed: bool,
-    ) -> None:
-        self.folder = folder
-        self.fresh = fresh
-        self.config = config
-        self.metrics = metrics
-        self.loggers = loggers
-        self.resumed = resumed
-        self.began = False
-        self.temporary = False
-        self._rows: int | None = None  # of the metrics file, when the checkpoint was written
-        self._made: list[Path] = []  # folders that were not there before
-        self._lock: int | None = None
+    folder: Path
+    fresh: bool  # whether it must be a new one: where the name is taken, a number is added
+    config: dict[str, Any]  # what ``record`` gives of the complete configuration
+    metrics: MetricsFile
+    loggers: Callable[[Path], list[Logger]]  # the other ones, for the folder
+    resumed: bool  # whether the run goes on in this folder
+    began: bool = False
+    temporary: bool = False
+    _rows: int | None = None  # of the metrics file, when the checkpoint was written
+    _made: list[Path] = field(default_factory=list)  # folders that were not there before
+    _lock: int | None = None
 
     # Lightning's hooks
 
