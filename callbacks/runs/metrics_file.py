@@ -6,7 +6,7 @@ import time
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
@@ -14,13 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from callbacks.runs.files import unwritten, whole
 
 TIME = "time/seconds"
-
-
-class Table(NamedTuple):
-    """What a metrics file holds."""
-
-    columns: list[str]
-    rows: list[list[str]]
+Rows = list[list[str]]
 
 
 class MetricsFile(Logger):
@@ -78,7 +72,7 @@ class MetricsFile(Logger):
             return 0
         if self._columns is None:
             try:
-                self._take(self._read())
+                self._take(*self._read())
             except OSError as error:
                 unwritten("metrics", self.path, error)
         return self._written + len(self._pending)
@@ -112,14 +106,14 @@ class MetricsFile(Logger):
         try:
             if self._written and not self.path.exists():
                 rank_zero_warn(f"{self.path} is gone, and begun again")
-                self._take(Table([], []))
+                self._take([], [])
             if not self._began:
                 self._begin()
             assert self._columns is not None
             new = [name for name in dict.fromkeys(n for row in self._pending for n in row) if name not in self._columns]
             if new:
                 columns, rows = self._read()
-                self._write(Table(columns + new, [row + [""] * len(new) for row in rows]))
+                self._write(columns + new, [row + [""] * len(new) for row in rows])
             self._append()
         except OSError as error:
             unwritten("metrics", self.path, error)
@@ -134,11 +128,10 @@ class MetricsFile(Logger):
             rows = [row for row in rows if int(row[place]) < step]
         if rows and TIME in columns:
             now = time.monotonic() - self._began_at
-            self._before = float(rows[-1][columns.index(TIME)] or 0) - (
-                self._pending[0][TIME] if self._pending else now
-            )
+            taken = float(rows[-1][columns.index(TIME)] or 0)
+            self._before = taken - (self._pending[0][TIME] if self._pending else now)
         used = [i for i in range(len(columns)) if any(row[i] for row in rows)]
-        self._write(Table([columns[i] for i in used], [[row[i] for i in used] for row in rows]))
+        self._write([columns[i] for i in used], [[row[i] for i in used] for row in rows])
         self._began = True
 
     def _append(self) -> None:
@@ -157,21 +150,21 @@ class MetricsFile(Logger):
         self._written += len(self._pending)
         self._pending.clear()
 
-    def _write(self, table: Table) -> None:
-        if table.columns:
+    def _write(self, columns: list[str], rows: Rows) -> None:
+        if columns:
             with whole(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([table.columns, *table.rows])
+                csv.writer(file).writerows([columns, *rows])
         else:
             self.path.unlink(missing_ok=True)
-        self._take(table)
+        self._take(columns, rows)
 
-    def _take(self, table: Table) -> None:
-        self._columns, self._written = table.columns, len(table.rows)
+    def _take(self, columns: list[str], rows: Rows) -> None:
+        self._columns, self._written = columns, len(rows)
 
-    def _read(self) -> Table:
-        """The rows of the file that are whole; what else it holds is said."""
+    def _read(self) -> tuple[list[str], Rows]:
+        """The columns of the file, and its rows of the file that are whole; what else it holds is said."""
         if not self.path.exists():
-            return Table([], [])
+            return [], []
         header, *lines = self.path.read_bytes().split(b"\n")
         columns = _cells(header) if lines else None
         if columns is None or "step" not in columns:
@@ -180,14 +173,14 @@ class MetricsFile(Logger):
             rank_zero_warn(
                 f"{self.path} has no line with the names of the metrics: it is kept as {damaged} and begun again"
             )
-            return Table([], [])
+            return [], []
         rows = [_row(line, columns) for line in lines[:-1]]
         whole_rows = [row for row in rows if row is not None]
         lost = len(rows) - len(whole_rows) + bool(lines and lines[-1])
         if lost and not self._warned:
             self._warned = True
             rank_zero_warn(f"{self.path} is damaged: {lost} of its lines are not whole and left out")
-        return Table(columns, whole_rows)
+        return columns, whole_rows
 
 
 def _cells(line: bytes) -> list[str] | None:
