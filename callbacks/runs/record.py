@@ -20,11 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def title_of(arguments: list[str]) -> str:
-    """What sets a run apart: its configuration files and the settings typed beside them, such as mnist,loss=Hinge.
-
-    Args:
-        arguments: The words of the command line, without the subcommand.
-    """
+    """What sets a run apart: its configuration files and the settings typed beside them, such as mnist,loss=Hinge."""
     words: list[str] = []
     for key, value in options_in(arguments):
         key = key.lstrip("-").rstrip("+")
@@ -49,19 +45,15 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
         value = value.get("class_path", "...").rpartition(".")[2] if isinstance(value, dict) else value
         return str(value).rpartition(".")[2] if re.fullmatch(r"[A-Za-z_][\w.]*", str(value)) else str(value)[:60]
 
-    return ", ".join(f"{key} {brief(old)} -> {brief(new)}" for key, old, new in differences(before, now))
+    def differences(before: Any, now: Any, key: str) -> Iterator[str]:
+        if isinstance(before, dict) and isinstance(now, dict):
+            for name in [name for name in before if name in now]:  # others come and go with versions and classes
+                yield from differences(before[name], now[name], f"{key}.{name}")
+        elif before != now:
+            key = key[1:].replace(".init_args", "").replace(".class_path", "")
+            yield f"{key} {brief(before)} -> {brief(now)}"
 
-
-def differences(before: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The settings of which a configuration has another value than an earlier one: key, former and present value.
-
-    Settings that only one of them knows are left out: they come and go with versions and classes.
-    """
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [name for name in before if name in now]:
-            yield from differences(before[name], now[name], f"{key}.{name}" if key else name)
-    elif before != now:
-        yield key.replace(".init_args", "").replace(".class_path", ""), before, now
+    return ", ".join(differences(before, now, ""))
 
 
 def versions() -> dict[str, str | None]:
@@ -70,8 +62,9 @@ def versions() -> dict[str, str | None]:
         lab = metadata.version("gan-lab")
     except metadata.PackageNotFoundError:  # not installed
         lab = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    own = {"gan-lab": lab, "revision": revision()}
-    return own | {
+    return {
+        "gan-lab": lab,
+        "revision": revision(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "lightning": lightning.__version__,
