@@ -40,18 +40,18 @@ def without_secrets(config: Any) -> Any:
 
     They are told by their key, such as api_key, token or password in any spelling, or by what they look like.
     """
-    if isinstance(config, dict):
-        return {
-            key: HIDDEN
-            if value and not isinstance(value, bool) and _is_secret(str(key))
-            else value
-            if isinstance(value, str) and HASHES & set(_words(str(key)))
-            else without_secrets(value)
-            for key, value in config.items()
-        }
     if isinstance(config, list | tuple):
         return [without_secrets(value) for value in config]
-    return hidden_in(config) if isinstance(config, str) else config
+    if not isinstance(config, dict):
+        return hidden_in(config) if isinstance(config, str) else config
+    shown = {}
+    for key, value in config.items():
+        if value and not isinstance(value, bool) and _is_secret(str(key)):
+            shown[key] = HIDDEN
+        else:
+            is_hash = isinstance(value, str) and HASHES & set(_words(str(key)))
+            shown[key] = value if is_hash else without_secrets(value)
+    return shown
 
 
 def masked(arguments: list[str]) -> list[str]:
@@ -95,11 +95,7 @@ def hidden_in(text: str) -> str:
     for pattern, instead in IN_TEXT:
         text = pattern.sub(instead, text)
     for name in reversed(list(NAMED.finditer(text))):
-        of_query = text[: name.start()].endswith(("?", "&")) and _words(name[1])[-1:] in (
-            ["key"],
-            ["sig"],
-            ["signature"],
-        )
+        of_query = text[: name.start()].endswith(("?", "&")) and {*_words(name[1])[-1:]} & {"key", "sig", "signature"}
         if of_query or _is_secret(name[1]):
             text = text[: name.end()] + GIVEN.sub(HIDDEN, text[name.end() :])
     return text
