@@ -53,12 +53,7 @@ def of_settings(error: BaseException) -> str | None:
 
 
 def complaint(error: BaseException, given: Mapping[str, Any]) -> str:
-    """What Lightning says is wrong, with the settings that it speaks of.
-
-    Args:
-        error: Raised where settings are judged.
-        given: The trainer's settings that may be wrong.
-    """
+    """What Lightning says is wrong, with those of the trainer's settings that it speaks of."""
     message = " ".join(str(error).split()) or type(error).__name__
     words = set(re.findall(r"[\w]+", message))
     culprits = [key for key in given if key in words]
@@ -72,15 +67,7 @@ def complaint(error: BaseException, given: Mapping[str, Any]) -> str:
 
 
 def refusal(error: BaseException, typed: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> str | None:
-    """What the settings ask too much of, where training cannot go on because of it; None where it may be our mistake.
-
-    That is memory, and whatever Lightning itself refuses in its own code.
-
-    Args:
-        error: Raised by what was made of the settings.
-        typed: The words of the command line.
-        given: As of ``complaint``.
-    """
+    """What the settings ask too much of: memory, or what Lightning's own code refuses; None for mistakes of ours."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "out of memory" in text:
         large = "".join(f" for {word}" for word in typed if re.fullmatch(r"--(model|data)\.[\w.]+=\d{4,}", word))

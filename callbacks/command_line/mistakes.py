@@ -46,11 +46,6 @@ OF_A_CLASS = ("class_path", "init_args", "dict_kwargs")
 def reason(message: str, error: BaseException | None, parser: LightningArgumentParser) -> str:
     """Why a parser has refused the words that it was given; without any better sentence, its own.
 
-    Args:
-        message: What it says itself.
-        error: What led to it.
-        parser: The parser.
-
     Raises:
         MisconfigurationException: What is wrong is found out; the message says it.
     """
@@ -61,16 +56,7 @@ def reason(message: str, error: BaseException | None, parser: LightningArgumentP
 
 
 class Search:
-    """The search for what is wrong among the words of a command line and in the files that they name.
-
-    Args:
-        parser: The parser that has refused them.
-
-    Attributes:
-        named: The classes that were named last, by the key that they are for.
-        given: The keys of all settings that were given.
-        where: The file that is gone through, as it is said at the end of a sentence.
-    """
+    """The search for what is wrong among the words that a parser has refused, and in the files that they name."""
 
     def __init__(self, parser: LightningArgumentParser) -> None:
         self.words = list(parser.args)
@@ -78,9 +64,9 @@ class Search:
             command = self.words.pop(0) if self.words[:1] and self.words[0] in SUBCOMMANDS else "fit"
             parser = parser._subcommands_action.choices[command]
         self.parser = parser
-        self.named: dict[str, type] = {}
-        self.given: set[str] = set()
-        self.where = ""
+        self.named: dict[str, type] = {}  # the classes that were named last, by the key that they are for
+        self.given: set[str] = set()  # the keys of all settings
+        self.where = ""  # the file that is gone through, as it is said at the end of a sentence
 
     def search(self) -> None:
         """Go through all of it; what is wrong ends the search."""

@@ -65,11 +65,7 @@ def check_switches(trainer: Mapping[str, Any]) -> None:
 
 
 def check_trainer(trainer: Trainer, scores: Collection[str]) -> None:
-    """Judge what the trainer has made of its settings, before it does anything.
-
-    Args:
-        trainer: The trainer.
-        scores: Names of the scores that callbacks can go by, besides losses.
+    """Judge what the trainer has made of its settings; its callbacks can go by these scores, and by losses.
 
     Raises:
         MisconfigurationException: It cannot train on these devices, or waits for a score that there is not.

@@ -24,10 +24,7 @@ FOLDER = re.compile(r"(?:offline-)?run-\d{8}_\d{6}-(?P<id>.+)")
 def wandb_logger(settings: dict[str, Any], folder: Path, resumed: bool) -> WandbLogger:
     """The logger of a run, which writes into the run's folder, under the folder's name and under one id for ever.
 
-    Args:
-        settings: Arguments of WandbLogger; a name, a folder or an id among them wins.
-        folder: The run's folder.
-        resumed: Whether the run goes on.
+    Of ``settings``, the arguments of WandbLogger, a name, a folder or an id wins.
     """
     own: dict[str, Any] = {"save_dir": str(folder), "name": folder.name}
     earlier = sorted((folder / "wandb").glob("*run-*"), key=lambda path: path.name.removeprefix("offline-"))
