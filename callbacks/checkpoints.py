@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from callbacks.arguments import check_ranges
 from callbacks.pictures.images import folder_of
 from callbacks.runs.ranks import together
 from callbacks.scores.history import Mode, mode_of
@@ -36,12 +37,9 @@ class LastCheckpoint(Checkpoint):
     def __init__(
         self, every_n_steps: Annotated[int, "[1, inf)"] = 1000, every_n_minutes: Annotated[float, "[0, inf)"] = 10
     ) -> None:
-        if every_n_steps < 1:
-            raise MisconfigurationException(f"--last.every_n_steps must be at least 1; got {every_n_steps}")
-        if not every_n_minutes >= 0:
-            raise MisconfigurationException(f"--last.every_n_minutes must be 0 or more; got {every_n_minutes}")
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
+        check_ranges("last", LastCheckpoint, self)
         self._step = 0
         self._written = 0  # at this step
         self._time = 0.0  # of the last write

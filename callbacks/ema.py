@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+
+from callbacks.arguments import check_ranges
 
 
 class EMA(Callback):
@@ -24,12 +25,9 @@ class EMA(Callback):
     def __init__(
         self, half_life: Annotated[int, "[0, inf)"] = 10_000, ramp_up: Annotated[float, "(0, inf)"] = 0.05
     ) -> None:
-        if half_life < 0 or ramp_up <= 0:
-            raise MisconfigurationException(
-                f"--ema.half_life must be 0 or more and --ema.ramp_up positive; got {half_life} and {ramp_up}"
-            )
         self.half_life = half_life
         self.ramp_up = ramp_up
+        check_ranges("ema", EMA, self)
         self._step = 0
 
     def decay(self, seen: int, batch: int) -> float:

@@ -9,11 +9,12 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from callbacks.arguments import check_ranges
 from callbacks.pictures.images import folder_of, plain, validation_batches
 from callbacks.pictures.randomness import isolated_rng
+from callbacks.runs.ranks import gathered
 
 WINS = 0.999  # of all pairs of a real and a generated image
 OVERFITS = 0.6  # the level at which ADA holds its own measure of overfitting by augmenting (2006.06676, section 3.1)
@@ -55,14 +56,10 @@ class Health(Callback):
         count: Annotated[int, "[2, 10000]"] = 256,
         min_diversity: Annotated[float, "[0, inf)"] = 0.5,
     ) -> None:
-        if every_n_steps < 0 or count < 2 or min_diversity < 0:
-            raise MisconfigurationException(
-                "--health.every_n_steps and --health.min_diversity must be 0 or more and --health.count at least 2; "
-                f"got {every_n_steps}, {min_diversity} and {count}"
-            )
         self.every_n_steps = every_n_steps
         self.count = count
         self.min_diversity = min_diversity
+        check_ranges("health", Health, self)
         self._step = 0
         self._recent: deque[Any] | None = None  # the latest training batches
         self._restored: list[Any] = []  # those of them that a checkpoint held
@@ -99,13 +96,8 @@ class Health(Callback):
         finite = all_finite(checkpoint["state_dict"].values())
         if not trainer.strategy.reduce_boolean_decision(finite):
             self._stop(trainer, "there are weights that are not finite numbers")
-        mine = self._needed(trainer.global_step)
-        ranks: list[Any] = [mine]
-        if trainer.world_size > 1:
-            ranks = [None] * trainer.world_size
-            torch.distributed.all_gather_object(ranks, mine)
         checkpoint["health"] = {
-            "recent": ranks,
+            "recent": gathered(trainer, self._needed(trainer.global_step)),
             "diversity": self._diversity,
             "in_a_row": self._in_a_row,
             "warned": sorted(self._warned),

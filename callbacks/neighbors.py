@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from callbacks.arguments import check_ranges
 from callbacks.pictures.images import folder_of, grid, show, step_of, to_uint8
 from callbacks.pictures.randomness import isolated_rng
 from callbacks.scores.classifier import check_classes, extractor_of
@@ -52,16 +52,13 @@ class Neighbors(Callback):
         cache_dir: str = "~/.cache/gan-lab",
         seed: Annotated[int, "[0, 4294967295]"] = 0,
     ) -> None:
-        if count < 0:
-            raise MisconfigurationException(f"--neighbors.count must be 0 or more; got {count}")
-        if num_real is not None and num_real < 1:
-            raise MisconfigurationException(f"--neighbors.num_real must be at least 1; got {num_real}")
         self.count = count
         self.features = features
         self.weights = weights
         self.num_real = num_real
         self.cache_dir = Path(cache_dir).expanduser()
         self.seed = seed
+        check_ranges("neighbors", Neighbors, self)
         self._extractor: Extractor | None = None
 
     # Lightning's hooks

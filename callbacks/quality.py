@@ -15,6 +15,7 @@ from torchmetrics.functional.image import (
 )
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
+from callbacks.arguments import check_ranges
 from callbacks.pictures.images import step_of, to_uint8
 from callbacks.pictures.randomness import isolated_rng
 from callbacks.runs.ranks import agreed
@@ -64,14 +65,13 @@ class Quality(Callback):
                 raise MisconfigurationException(
                     f"--quality.metrics={metric} is no metric: there are {', '.join(SMALLEST)}"
                 )
-        if border < 0:
-            raise MisconfigurationException(f"--quality.border must be 0 or more; got {border}")
         if lpips_net not in BACKBONES:
             raise MisconfigurationException(
                 f"--quality.lpips_net={lpips_net} is no network: there are {', '.join(BACKBONES)}"
             )
         self.luminance = luminance
         self.border = border
+        check_ranges("quality", Quality, self)
         self.lpips_weights = lpips_weights
         self.lpips_net = lpips_net
         self.names = {m: f"quality/{m}_y" if luminance and m != "lpips" else f"quality/{m}" for m in metrics}

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
+from callbacks.arguments import check_ranges
 from callbacks.pictures.images import folder_of, grid, plain, show, to_uint8, try_png, validation_batches, write_png
 from callbacks.pictures.randomness import isolated_rng
 from callbacks.runs.files import reason
@@ -38,14 +39,10 @@ class Samples(Callback):
         count: Annotated[int, "[1, 10000]"] = 64,
         seed: Annotated[int, "[0, 4294967295]"] = 0,
     ) -> None:
-        if every_n_steps < 0 or count < 1:
-            raise MisconfigurationException(
-                f"--samples.every_n_steps must be 0 or more and --samples.count at least 1; "
-                f"got {every_n_steps} and {count}"
-            )
         self.every_n_steps = every_n_steps
         self.count = count
         self.seed = seed
+        check_ranges("samples", Samples, self)
         self.latest: Path | None = None
         self._batches: list[Any] = []
         self._trained_on: list[Any] = []  # those of them that are training batches

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from callbacks.arguments import check_ranges
 from callbacks.pictures.images import step_of
 from callbacks.runs.ranks import agreed
 from callbacks.scores.classifier import check_classes, extractor_of
@@ -66,14 +67,8 @@ class Score(Callback):
         seed: Annotated[int, "[0, 4294967295]"] = 0,
         metrics: list[Metric | str] = ["all"],  # noqa: B006
     ) -> None:
-        if num_images < 0 or num_images == 1:
+        if num_images == 1:
             raise MisconfigurationException(f"--score.num_images must be 0 or at least 2; got {num_images}")
-        if num_real is not None and num_real < 2:
-            raise MisconfigurationException(f"--score.num_real must be at least 2; got {num_real}")
-        if batch_size < 1:
-            raise MisconfigurationException(f"--score.batch_size must be at least 1; got {batch_size}")
-        if seed < 0:
-            raise MisconfigurationException(f"--score.seed must be 0 or more; got {seed}")
         if weights and (isinstance(features, nn.Module) or features in ("pixels", "classifier")):
             raise MisconfigurationException(
                 f"--score.weights={weights} is the file of a network's weights, and "
@@ -89,6 +84,7 @@ class Score(Callback):
         if next((path for path in (self.cache_dir, *self.cache_dir.parents) if path.exists()), Path("/")).is_file():
             raise MisconfigurationException(f"--score.cache_dir={cache_dir} is, or lies in, a file: name a folder")
         self.seed = seed
+        check_ranges("score", Score, self)
         self.metrics = select(metrics, features, seed)
         self._extractor: Extractor | None = None
         self._key = ""  # of what it computes

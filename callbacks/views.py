@@ -3,8 +3,8 @@
 from typing import Annotated, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.arguments import check_ranges
 from callbacks.pictures.images import folder_of, grid, labelled, show
 from callbacks.pictures.randomness import isolated_rng
 
@@ -32,14 +32,10 @@ class Views(Callback):
         columns: Annotated[int, "[2, 1000]"] = 10,
         seed: Annotated[int, "[0, 4294967295]"] = 0,
     ) -> None:
-        if every_n_steps < 0 or columns < 2:
-            raise MisconfigurationException(
-                f"--views.every_n_steps must be 0 or more and --views.columns at least 2; "
-                f"got {every_n_steps} and {columns}"
-            )
         self.every_n_steps = every_n_steps
         self.columns = columns
         self.seed = seed
+        check_ranges("views", Views, self)
         self._began = -1  # training, at this step
         self._drawn = -1  # at this step
 
