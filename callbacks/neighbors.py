@@ -114,7 +114,7 @@ class Neighbors(Callback):
             extractor = self._extractor.to(module.device)
             spaces[name_of(self.features)] = lambda images: extractor(to_uint8(images)).features.float()
         found = {name: Nearest(space(generated), NEAREST, generated.shape[1:]) for name, space in spaces.items()}
-        total = total_of(loader)
+        total = getattr(loader, "distinct", None) or getattr(loader, "total", None) or len(loader.dataset)
         wanted = min(self.num_real or total, total)
         first = seen = 0
         began = time.perf_counter()
@@ -197,8 +197,3 @@ def training_images(trainer: Trainer) -> Any:
     if not hasattr(getattr(loader, "dataset", None), "__len__"):
         return None
     return DataLoader(loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn)
-
-
-def total_of(loader: Any) -> int:
-    """How many images a loader goes through, each counted once."""
-    return getattr(loader, "distinct", None) or getattr(loader, "total", None) or len(loader.dataset)

@@ -134,9 +134,15 @@ class Score(Callback):
                 lacking["features"] = f"--score.real_statistics={self.real_statistics} has no features of real images"
             self.metrics = possible(self.metrics, self.features, lacking)
             real = 0
-            if self.real_statistics:
-                self._known |= {"given": self._given()} if trainer.is_global_zero else {}
-            elif hasattr(trainer.datamodule, "count") and self._compares:
+            if self.real_statistics and trainer.is_global_zero:
+                mu, sigma = read_statistics(self.real_statistics)
+                if len(mu) != self._dim:
+                    raise MisconfigurationException(
+                        f"--score.real_statistics={self.real_statistics} is of {len(mu)} features, but --score.features"
+                        f"={text_of(self.features)} has {self._dim}: give statistics of the same features"
+                    )
+                self._known["given"] = Collected(0, mu, sigma)
+            elif not self.real_statistics and hasattr(trainer.datamodule, "count") and self._compares:
                 real = trainer.datamodule.count(trainer.datamodule.val_split)
                 check_count(real)
                 real = min(self.num_real or real, real)
@@ -162,13 +168,7 @@ class Score(Callback):
         self._begin(trainer, pl_module, trainer.test_dataloaders)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         if self._pass is None or (self._pass.plan and not self._restricted):
             return
@@ -199,21 +199,6 @@ class Score(Callback):
     def _compares(self) -> bool:
         """Whether any of the scores looks at real images."""
         return any(metric.needs_real for metric in self.metrics)
-
-    def _given(self) -> Collected:
-        """The published statistics.
-
-        Raises:
-            MisconfigurationException: They are none, or not of such features.
-        """
-        assert self.real_statistics is not None
-        mu, sigma = read_statistics(self.real_statistics)
-        if len(mu) != self._dim:
-            raise MisconfigurationException(
-                f"--score.real_statistics={self.real_statistics} is of {len(mu)} features, but "
-                f"--score.features={text_of(self.features)} has {self._dim}: give statistics of the same features"
-            )
-        return Collected(0, mu, sigma)
 
     def _begin(self, trainer: Trainer, module: Any, loader: Any) -> None:
         if not self.directions or trainer.sanity_checking:

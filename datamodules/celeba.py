@@ -44,10 +44,6 @@ class CelebA(ImageDataModule):
         self.attributes = tuple(attributes)
 
     @property
-    def gives(self) -> str:
-        return "images with attributes" if self.attributes else "images"
-
-    @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
         """The attributes, in the order of the labels."""
         return self.attributes

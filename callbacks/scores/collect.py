@@ -57,7 +57,7 @@ class Collected:
         if path is None or self.wrong:
             return
         try:
-            _write_npz(path, mu=self.mu, sigma=self.sigma, features=self.features, count=torch.tensor(self.count))
+            write_statistics(path, self.mu, self.sigma, features=self.features, count=torch.tensor(self.count))
         except OSError as error:
             unwritten("statistics", path, error)
 
@@ -226,11 +226,8 @@ def read_statistics(path: str | Path) -> tuple[Tensor, Tensor]:
     return mu, sigma
 
 
-def write_statistics(path: str | Path, mu: Tensor, sigma: Tensor) -> None:
+def write_statistics(path: str | Path, mu: Tensor, sigma: Tensor, **more: Tensor) -> None:
     """Write mean ``mu`` (D,) and covariance ``sigma`` (D, D) as the .npz file that other FID programs read."""
-    _write_npz(Path(path), mu=mu, sigma=sigma)
-
-
-def _write_npz(path: Path, **arrays: Tensor) -> None:
+    arrays = {"mu": mu, "sigma": sigma} | more
     with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})  # type: ignore[arg-type]

@@ -141,7 +141,7 @@ class ImageDataModule(DataSet, LightningDataModule):
             return next(iter(self.offers))
         if type(self).assemble is not ImageDataModule.assemble:
             return None
-        return "images with classes" if self.num_classes else "images"
+        return list(self.offers)[bool(self.num_classes)]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
