@@ -21,9 +21,7 @@ class Progress(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         """Nothing: Lightning would begin a new bar."""
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step = trainer.global_step
         if step % self.refresh_rate == 0 or step == trainer.max_steps:
             self.train_progress_bar.n = step

@@ -7,10 +7,7 @@ class CIFAR10(TorchvisionDataModule):
     """Small photographs, downloaded by torchvision or found as ``DATA_DIR/cifar-10-batches-py/*``."""
 
     channels = 3
-    class_names = (
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
-    )
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     source = "CIFAR10"
     pattern = "cifar-10-batches-py/*_batch*"
     archive = "the files of cifar-10-python.tar.gz"

@@ -1,6 +1,5 @@
 """Images in pairs, such as label maps and photographs: side by side in one file, as pix2pix's data sets come."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,10 +79,7 @@ class PairedFolder(SplitFolders):
                 "file, nor folders trainA and trainB with files of the same names"
             )
         if len(folders) == 2:
-            a, b = (
-                by_name(self.pictures_in(folder), partial(self._name_in, folder), "be of one pair")
-                for folder in folders
-            )
+            a, b = map(self._by_name, folders)
             faults = {
                 path: f"{path} has no counterpart of the same name in {folder}"
                 for one, other, folder in ((a, b, folders[1]), (b, a, folders[0]))
@@ -101,8 +97,9 @@ class PairedFolder(SplitFolders):
         """What a file of A and its counterpart in B have in common."""
         return path.stem
 
-    def _name_in(self, folder: Path, path: Path) -> Path:
-        return path.relative_to(folder).with_name(self.name_of(path))
+    def _by_name(self, folder: Path) -> dict[Path, Path]:
+        paths = {path: path.relative_to(folder).with_name(self.name_of(path)) for path in self.pictures_in(folder)}
+        return by_name(paths, paths.__getitem__, "be of one pair")
 
     def open(self, item: Pair, split: str) -> tuple[Any, Any]:
         if len(item) == 2:

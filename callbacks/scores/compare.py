@@ -98,9 +98,7 @@ def score(
             fakes = filled(fake, "generated", num_images, wanted)
         of_real, of_fake = reals.collected() if reals else None, fakes.collected()
         check_sizes({collector.size for collector in (reals, fakes) if collector})
-    lacking: dict[str, str] = {}
-    if of_fake.classes is None:
-        lacking["classes"] = f"features={text_of(features)} tells no classes apart"
+    lacking = {"classes": f"features={text_of(features)} tells no classes apart"} if of_fake.classes is None else {}
     return compute(possible(chosen, features, lacking), of_real, of_fake, features)
 
 

@@ -39,11 +39,7 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -
     FID is this distance of Inception features (Heusel et al. 1706.08500, equation 6). The last trace is the sum of the
     singular values of sigma1^(1/2) sigma2^(1/2), which stays accurate when there are fewer images than dimensions.
 
-    Args:
-        mu1: Mean (D,).
-        sigma1: Covariance (D, D).
-        mu2: Mean (D,).
-        sigma2: Covariance (D, D).
+    Means are (D,), covariances (D, D).
     """
     cross = torch.linalg.svdvals(_root(sigma1) @ _root(sigma2)).sum()
     return (mu1 - mu2).square().sum() + sigma1.trace() + sigma2.trace() - 2 * cross

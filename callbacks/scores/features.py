@@ -23,6 +23,7 @@ from callbacks.pictures.randomness import isolated_rng
 T = TypeVar("T")
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+INSTEAD = "take other features with --score.features=pixels"
 
 
 class Features(NamedTuple):
@@ -240,11 +241,7 @@ def name_of(features: str | nn.Module) -> str:
 
 
 def pretrained(
-    name: str,
-    weights: str | None,
-    network: str,
-    option: str = "--score.weights",
-    instead: str = "take other features with --score.features=pixels",
+    name: str, weights: str | None, network: str, option: str = "--score.weights", instead: str = INSTEAD
 ) -> nn.Module:
     """A classifier of torchvision's with trained weights.
 
@@ -317,8 +314,7 @@ def _downloaded_inception() -> Path:
         try:
             torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix="6726825d")
         except (URLError, OSError, RuntimeError) as error:
-            instead = "take other features with --score.features=pixels"
-            raise _no_weights(INCEPTION_FILE, INCEPTION_URL, "--score.weights", instead) from error
+            raise _no_weights(INCEPTION_FILE, INCEPTION_URL, "--score.weights", INSTEAD) from error
     return path
 
 

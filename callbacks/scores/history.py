@@ -94,10 +94,7 @@ def record(path: Path, entry: dict[str, Any], monitor: str, mode: Mode | None = 
 def keep_until(path: Path, step: int, inclusive: bool) -> None:
     """Cut a run's file of scores, if there is one, back to a step that training goes on from.
 
-    Args:
-        path: The file; it is removed where nothing is left.
-        step: The step.
-        inclusive: Whether the scores of the step itself stay.
+    The scores of the step itself stay if ``inclusive``; a file of which nothing is left is removed.
     """
     try:
         history, monitor, mode = _read(path)

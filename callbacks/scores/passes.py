@@ -59,12 +59,7 @@ class Pass:
 
     @torch.no_grad()
     def take(self, batch: Any, number: int) -> None:
-        """Take the real images of a batch on the device, and its share of generated ones.
-
-        Args:
-            batch: The batch.
-            number: How many batches this rank had before.
-        """
+        """Take the real images, and the share of generated ones, of a batch after ``number`` others on this rank."""
         # Loaders deal whole batches to the ranks in turn, so this is where the batch stands among all.
         number = number * self.world_size + self.rank
         images = self.real(batch)

@@ -23,7 +23,6 @@ except ImportError:  # Windows has no locks that end with their process and fit 
     fcntl = None  # type: ignore[assignment]
 
 LOOKED_INTO = 16  # files of a data set, to tell it from another
-PARTIAL = ".partial"  # how the names of unfinished files end
 _held: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()  # files that are read, by who reads them
 
 
@@ -87,7 +86,7 @@ def build(
     """
     if _is_whole(path, (len(items), *shape)):
         return False
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     lock = None
     try:
         try:

@@ -171,13 +171,8 @@ class DataSet(Findings, ABC):
             channels, height, width = shape = self._stored_shape(split)
             # In a folder that several data sets may share, the same settings of two of them are not the same.
             shared = None if self.cache_dir.parent == self.data_dir else str(self.data_dir.resolve())
-            settings = (
-                type(self).__qualname__,
-                shape,
-                self.background,
-                shared,
-                *([self.classes] if self.classes else []),
-            )
+            chosen = [self.classes] if self.classes else []
+            settings = type(self).__qualname__, shape, self.background, shared, *chosen
             state = digest(fingerprint(files, self.data_dir), self.identity(split))
             key = f"{height}x{width}x{channels}-{digest(*settings)[:8]}-{state}"
             name = whole = f"{type(self).__name__.lower()}-{split}-{key}"

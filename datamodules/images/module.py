@@ -318,8 +318,7 @@ def cut_out(images: Tensor, size: int, at_random: bool) -> Tensor:
     room = images.shape[-1] - size
     if not at_random:
         return images[..., room // 2 : room // 2 + size, room // 2 : room // 2 + size]
-    top, left = torch.randint(room + 1, (2, len(images), 1), device=images.device) + torch.arange(
-        size, device=images.device
-    )
+    starts = torch.randint(room + 1, (2, len(images), 1), device=images.device)
+    top, left = starts + torch.arange(size, device=images.device)
     number = torch.arange(len(images), device=images.device)[:, None, None]
     return images[number, :, top[:, :, None], left[:, None, :]].permute(0, 3, 1, 2)
