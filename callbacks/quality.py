@@ -253,9 +253,7 @@ def luminance_of(images: Tensor) -> Tensor:
 def create_lpips(net: Literal["alex", "vgg", "squeeze"], weights: str | None) -> nn.Module:
     """LPIPS (Zhang et al. 2018, https://arxiv.org/abs/1801.03924) with the linear layers that torchmetrics brings.
 
-    Args:
-        net: "alex", "vgg" or "squeeze".
-        weights: File with a state_dict of torchvision's network of that name; None for torchvision's download.
+    Its network's weights are a file with a state_dict of torchvision's; None for torchvision's download.
 
     Raises:
         MisconfigurationException: The weights are missing, unreadable or another network's.

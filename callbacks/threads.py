@@ -40,12 +40,7 @@ def cores() -> float:
 
 
 def quota(root: Path = Path("/"), process: str = "self") -> float:
-    """The cores that the control groups of a process, Linux's second or first kind, grant; infinite without a limit.
-
-    Args:
-        root: Where the file systems begin.
-        process: Name of the process under ``proc``.
-    """
+    """The cores that the control groups of a process, Linux's second or first kind, grant; infinite without a limit."""
     granted = float("inf")
     try:
         groups = [line.split(":", 2)[1:] for line in (root / "proc" / process / "cgroup").read_text().splitlines()]

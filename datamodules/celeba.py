@@ -21,7 +21,7 @@ class CelebA(ImageDataModule):
     (``img_align_celeba/img_align_celeba/*.jpg``, ``list_attr_celeba.csv``, ``list_eval_partition.csv``), else
     downloaded by torchvision, which needs the package gdown.
 
-    Labels are int64 (N, A), 1 for an attribute that a face has and 0 for one that it has not.
+    Labels are int64 (N, A), 1 for an attribute, in the order given, that a face has and 0 for one that it has not.
 
     Args:
         data_dir: The folder.
@@ -41,12 +41,7 @@ class CelebA(ImageDataModule):
             raise MisconfigurationException(
                 "CelebA has attributes, no classes: set --data.attributes, not --data.classes"
             )
-        self.attributes = tuple(attributes)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The attributes, in the order of the labels."""
-        return self.attributes
+        self.class_names = self.attributes = tuple(attributes)
 
     def _files(self) -> tuple[Path, Path, Path] | None:
         """The folder of images, the list of their splits and that of their attributes."""

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def _fill(collector: Collector, batches: Iterable[Tensor], total: int, kind: str
 def _stream(images: Any, device: torch.device) -> tuple[int | None, Iterator[Tensor]]:
     """How many images there are, if that can be known, and batches of them on the device."""
     total: int | None = None
-    batches, to_device = images, _mover(device)
+    batches, to_device = images, partial(move_data_to_device, device=device)
     if isinstance(images, Tensor):
         total, batches = len(images), images.split(64)
     elif isinstance(images, str | Path):
@@ -143,14 +144,10 @@ def _stream(images: Any, device: torch.device) -> tuple[int | None, Iterator[Ten
     return total, (_images_of(to_device(batch)) for batch in batches)
 
 
-def _mover(device: torch.device) -> Callable[[Any], Any]:
-    return lambda batch: move_data_to_device(batch, device)
-
-
 def _opened(data: Any, device: torch.device) -> tuple[Any, Callable[[Any], Any]]:
     """The loader of a data module's validation images, or what is one, and what brings its batches to the device."""
     if not hasattr(data, "val_dataloader"):
-        return data, _mover(device)
+        return data, partial(move_data_to_device, device=device)
     data.prepare_data()
     data.setup("validate")
 

@@ -33,11 +33,7 @@ class Findings:
         self._said: set[str] = set()
 
     def pictures_in(self, folder: Path, key: str = "data_dir") -> list[Path]:
-        """The pictures in a folder and its sub-folders, in alphabetical order; looked for once.
-
-        Args:
-            folder: The folder.
-            key: The setting under --data that names it or its parent.
+        """The pictures in a folder, which --data.``key`` leads to, and its sub-folders, in alphabetical order.
 
         Raises:
             MisconfigurationException: There is no such folder, it cannot be read in part, or it holds no pictures.
