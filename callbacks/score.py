@@ -168,7 +168,7 @@ class Score(Callback):
         self._begin(trainer, pl_module, trainer.test_dataloaders)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if self._pass is None or (self._pass.plan and not self._restricted):
             return

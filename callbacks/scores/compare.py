@@ -129,7 +129,8 @@ def _fill(collector: Collector, batches: Iterable[Tensor], total: int, kind: str
 def _stream(images: Any, device: torch.device) -> tuple[int | None, Iterator[Tensor]]:
     """How many images there are, if that can be known, and batches of them on the device."""
     total: int | None = None
-    batches, to_device = images, partial(move_data_to_device, device=device)
+    batches = images
+    to_device: Callable[[Any], Any] = partial(move_data_to_device, device=device)
     if isinstance(images, Tensor):
         total, batches = len(images), images.split(64)
     elif isinstance(images, str | Path):
