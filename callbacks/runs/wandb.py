@@ -7,6 +7,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,10 +70,13 @@ def _go_offline(reason: str) -> None:
 
 
 def _unreachable() -> str:
-    """Why nothing can be uploaded; empty where it can."""
-    if not has_wandb_key():
-        return "no Weights & Biases account found (wandb login)"
+    """Why nothing can be uploaded; empty where it can. It is found out without being asked for a key."""
     url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    key: Any = os.environ.get("WANDB_API_KEY")
+    with suppress(OSError, netrc.NetrcParseError):
+        key = key or netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(url).hostname or "")
+    if not key:
+        return "no Weights & Biases account found (wandb login)"
     try:
         urllib.request.urlopen(url, timeout=SECONDS).close()
     except urllib.error.HTTPError:  # an answer
@@ -80,14 +84,3 @@ def _unreachable() -> str:
     except (OSError, ValueError) as error:
         return f"Weights & Biases does not answer at {url} ({getattr(error, 'reason', error)})"
     return ""
-
-
-def has_wandb_key() -> bool:
-    """Whether Weights & Biases would find a key without asking for one."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
