@@ -160,7 +160,7 @@ def test_a_parser_that_refuses_words_knows_them_and_the_reason():
     parser.add_argument("--number", type=int)
     with pytest.raises(argparse.ArgumentError):
         parser.parse_args(["--number=x"])
-    mend = "mend callbacks/command_line/mistakes.py (reason)"
+    mend = "mend callbacks/command_line/parsing.py (error)"
     assert found[0][0] == ["--number=x"], f"a parser does not keep its words in args: {mend}"
     assert isinstance(found[0][1], Exception), f"error is not given the exception: {mend}"
 

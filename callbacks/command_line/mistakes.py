@@ -43,18 +43,6 @@ FILES = (".yaml", ".yml", ".json")
 OF_A_CLASS = ("class_path", "init_args", "dict_kwargs")
 
 
-def reason(message: str, error: BaseException | None, parser: LightningArgumentParser) -> str:
-    """Why a parser has refused the words that it was given; without any better sentence, its own.
-
-    Raises:
-        MisconfigurationException: What is wrong is found out; the message says it.
-    """
-    Search(parser).search()
-    while error is not None and error.__cause__ is not None:
-        error = error.__cause__
-    return str(error or message)
-
-
 class Search:
     """The search for what is wrong among the words that a parser has refused, and in the files that they name."""
 
@@ -69,7 +57,11 @@ class Search:
         self.where = ""  # the file that is gone through, as it is said at the end of a sentence
 
     def search(self) -> None:
-        """Go through all of it; what is wrong ends the search."""
+        """Go through all of it.
+
+        Raises:
+            MisconfigurationException: What is wrong is found out; the message says it.
+        """
         for key, value in self._options():
             if key in ("config", "c"):
                 self._file(value)

@@ -16,7 +16,7 @@ from callbacks.command_line.classes import in_full, public
 from callbacks.command_line.config_files import load, options_in, readable, settings_in, settings_of, text_of
 from callbacks.command_line.errors import fail
 from callbacks.command_line.help import help_of, listed, written
-from callbacks.command_line.mistakes import reason
+from callbacks.command_line.mistakes import Search
 
 # Whatever the parser reads is read so: files, and the words of the command line.
 set_loader("yaml", lambda text: in_full("", load(text)), exceptions=(yaml.YAMLError,))
@@ -70,7 +70,10 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # the parser of a class; the whole one says in which place
             raise argparse.ArgumentError(None, message) from ex
-        fail(reason(message, ex, self))
+        Search(self).search()
+        while ex is not None and ex.__cause__ is not None:
+            ex = ex.__cause__  # type: ignore[assignment]
+        fail(str(ex or message))  # without any better sentence, the parser's own
 
     def format_help(self, formatter: Any = None) -> str:
         if hasattr(self, "subcommand"):
