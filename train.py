@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import callbacks
 import datamodules
 import gans
+from callbacks.command_line import switches
 from callbacks.command_line.annotations import defaults_of, judge
 from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, named
 from callbacks.command_line.config_files import options_in, settings_in, with_home
@@ -29,8 +30,6 @@ from callbacks.command_line.errors import complaint, fail, is_lightnings, of_set
 from callbacks.command_line.help import DESCRIPTION
 from callbacks.command_line.mistakes import SUBCOMMANDS
 from callbacks.command_line.parsing import Parser
-from callbacks.command_line.switches import RANGES as OF_TRAINER
-from callbacks.command_line.switches import asked, check_switches, check_trainer
 from callbacks.runs.find import compare, config_of, direction_of, find_checkpoint, with_settings_of_run
 from callbacks.runs.folder import Run, place
 from callbacks.runs.outcome import say, stop, summarise
@@ -62,7 +61,10 @@ CALLBACKS: dict[str, type[Callback]] = {  # EMA before whatever looks at what it
     "last": callbacks.LastCheckpoint,
 }
 # Where the numbers of each part of the settings have their ranges.
-RANGES: dict[str, Any] = {"trainer": OF_TRAINER, "": {"seed_everything": Annotated[int, "[0, 4294967295]"]}} | CALLBACKS
+RANGES: dict[str, Any] = {
+    "trainer": switches.RANGES,
+    "": {"seed_everything": Annotated[int, "[0, 4294967295]"]},
+} | CALLBACKS
 
 
 # What a run folder may name; whatever else it names is refused.
@@ -140,8 +142,8 @@ class CLI(LightningCLI):
         options = dict(options_in(self.typed))
         if "--trainer.check_val_every_n_epoch" in options and "--trainer.val_check_interval" not in options:
             config.trainer.val_check_interval = 1.0  # and not after so many updates
-        check_switches(config.trainer)
-        CLI.asked = asked(config.trainer)
+        switches.check_switches(config.trainer)
+        CLI.asked = switches.asked(config.trainer)
         defaults = defaults_of(pkgutil.resolve_name(config.model.class_path))
         for key in OF_DATA:
             given = (config.model.get("init_args") or {}).get(key)
@@ -227,7 +229,7 @@ class CLI(LightningCLI):
         except Exception as error:  # whatever Lightning and what it needs have against the settings
             raise MisconfigurationException(complaint(error, CLI.asked)) from error
         scores = callbacks.Score | callbacks.Quality
-        check_trainer(made, [name for c in made.callbacks if isinstance(c, scores) for name in c.directions])
+        switches.check_trainer(made, [name for c in made.callbacks if isinstance(c, scores) for name in c.directions])
         check_strategy(made.strategy)
         return made
 
@@ -304,10 +306,6 @@ def listed(given: Any) -> list[Any]:
     return [one for one in (given if isinstance(given, list) else [given]) if one]
 
 
-def model_in(checkpoint: Path) -> dict[str, Any]:
-    return checkpoints.settings(checkpoints.read(checkpoint))
-
-
 def main() -> None:
     """Run the command line; what the user got wrong ends in one sentence."""
     arguments = [re.sub(r"\A(--[\w.]+\+?=)?(~.*)", lambda m: (m[1] or "") + with_home(m[2]), w) for w in sys.argv[1:]]
@@ -319,7 +317,10 @@ def main() -> None:
             arguments = ["fit", *arguments]
         typed = arguments[1:]
         if arguments[0] in SUBCOMMANDS:
-            arguments = [arguments[0], *with_settings_of_run(arguments[0], typed, model_in)]
+            settings = with_settings_of_run(
+                arguments[0], typed, lambda path: checkpoints.settings(checkpoints.read(path))
+            )
+            arguments = [arguments[0], *settings]
         sys.argv[1:] = arguments
         quiet()
         torch.set_float32_matmul_precision("high")

@@ -67,19 +67,16 @@ class Loader(yaml.SafeLoader):
         if node.size > UNFOLDED:
             raise yaml.MarkedYAMLError(None, None, "its aliases unfold to more than is read", event.start_mark)
         if isinstance(node, yaml.MappingNode):
-            self._check_keys([key for key, _ in node.value])
+            lines: dict[str, int] = {}
+            for key, _ in node.value:
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.MarkedYAMLError(None, None, "a key must be a word", key.start_mark)
+                if key.value in lines:
+                    where = f"lines {lines[key.value]} and {line}" if lines[key.value] != line else f"line {line}"
+                    raise yaml.YAMLError(f"the key {key.value} is there twice, in {where}: the first would be lost")
+                lines[key.value] = line
         return node
-
-    def _check_keys(self, keys: list[Any]) -> None:
-        lines: dict[str, int] = {}
-        for key in keys:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(None, None, "a key must be a word", key.start_mark)
-            if key.value in lines:
-                where = f"lines {lines[key.value]} and {line}" if lines[key.value] != line else f"line {line}"
-                raise yaml.YAMLError(f"the key {key.value} is there twice, in {where}: the first would be lost")
-            lines[key.value] = line
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         self.flatten_mapping(node)

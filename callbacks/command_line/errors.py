@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -37,14 +38,12 @@ def fail(message: str) -> NoReturn:
 
 def of_settings(error: BaseException) -> str | None:
     """What is wrong with the settings that classes were to be made with; None where our own code is wrong."""
-    trace, frames = error.__traceback__, set[str]()
-    while trace is not None:
-        frames.add(trace.tb_frame.f_globals.get("__name__", "").partition(".")[0])
-        trace = trace.tb_next
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = {frame.f_globals.get("__name__", "").partition(".")[0] for frame in frames}
     made = re.findall(r"Problem with given class_path '([\w.]+)':\s*(.+)", str(error))
     while error.__cause__ is not None:  # jsonargparse wraps what a constructor raised
         error = error.__cause__
-    if "jsonargparse" not in frames and not isinstance(error, ValueError | TypeError | OSError):
+    if "jsonargparse" not in packages and not isinstance(error, ValueError | TypeError | OSError):
         return None
     if type(error) is ValueError and made and made[-1][1] not in str(error):  # one of several things it may have been
         return f"{made[-1][0].rpartition('.')[2]}: {made[-1][1]}"
@@ -88,7 +87,5 @@ def is_lightnings(error: BaseException) -> bool:
 
 def _innermost(error: BaseException) -> dict[str, Any]:
     """The variables where an error was raised, those of the module included."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return {} if trace is None else trace.tb_frame.f_globals | trace.tb_frame.f_locals
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals | frames[-1].f_locals if frames else {}

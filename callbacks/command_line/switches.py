@@ -84,14 +84,14 @@ def check_trainer(trainer: Trainer, scores: Collection[str]) -> None:
                 f"--trainer.callbacks.monitor={monitor} of {type(callback).__name__} must be a loss, such as "
                 f"loss/generator, or {' or '.join(scores)}"
             )
-    strategy, most = trainer.strategy, max(16, os.cpu_count() or 1)
-    if strategy.root_device.type == "cpu" and trainer.num_devices > 1 and strategy._layer_sync is not None:
+    strategy, device, most = trainer.strategy, trainer.strategy.root_device.type, max(16, os.cpu_count() or 1)
+    if device == "cpu" and trainer.num_devices > 1 and strategy._layer_sync is not None:
         raise MisconfigurationException("--trainer.sync_batchnorm=true must be left out: it needs GPUs")
-    if strategy.root_device.type == "cpu" and trainer.num_devices > most:
+    if device == "cpu" and trainer.num_devices > most:
         raise MisconfigurationException(
             f"--trainer.devices={trainer.num_devices} must be at most {most} processes on this machine's processor"
         )
-    if strategy.root_device.type == "cuda" and getattr(strategy, "_start_method", None) == "fork":
+    if device == "cuda" and getattr(strategy, "_start_method", None) == "fork":
         raise MisconfigurationException(
             "--trainer.strategy=ddp_fork must be ddp on GPUs, which a forked process cannot use any more"
         )

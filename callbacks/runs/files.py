@@ -87,9 +87,3 @@ def unwritten(kind: str, path: Path, error: OSError) -> None:
     if (kind, path.parent) not in _said:
         _said.add((kind, path.parent))
         rank_zero_warn(f"{path} cannot be written ({reason(error)}); training goes on")
-
-
-def tidy(folder: Path) -> None:
-    """Remove the unfinished files that killed processes left in a folder that nobody else writes to now."""
-    for path in folder.glob(f"**/.*{PARTIAL}"):
-        path.unlink(missing_ok=True)

@@ -21,13 +21,9 @@ STAMP = re.compile(r"\d{8}-\d{6}")
 
 
 def find_checkpoint(wanted: str | None, run_dir: str | None, name: str = "*", anew: bool = False) -> Path | None:
-    """The file that --ckpt_path names: a path, or the last or best checkpoint of a run (the newest, unless named).
+    """The file that --ckpt_path names: a path, or the last or best checkpoint of a run.
 
-    Args:
-        wanted: A path, "last", "best" or nothing.
-        run_dir: The run's folder, if it is named.
-        name: The folder under ``runs`` in which to look for the newest run.
-        anew: Whether a run that is named and has no checkpoint may begin once more, so that there is None.
+    That is the run in ``run_dir``, or else the newest in ``runs/NAME``. There is None of a run that may begin ``anew``.
 
     Raises:
         MisconfigurationException: There is no such file.

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.runs.files import tidy, whole
+from callbacks.runs.files import PARTIAL, whole
 from callbacks.runs.find import read_config, run_of
 from callbacks.runs.metrics_file import MetricsFile
 from callbacks.runs.ranks import agreed
@@ -81,7 +81,11 @@ class Run(Callback):
         loggers = self.loggers(self.folder)  # which may fail
         if trainer.is_global_zero:
             if self.resumed:
-                self._as_it_was(trainer.global_step, bool(pl_module.validation_due))
+                # What was written after the checkpoint is written again.
+                if self._rows is not None:
+                    self.metrics.cut(self._rows)
+                for name in ("scores.json", "quality.json"):
+                    keep_until(self.folder / name, trainer.global_step, inclusive=not pl_module.validation_due)
             self._keep_config(trainer.global_step)
         self.began = True
         trainer.loggers = [*trainer.loggers, *loggers]
@@ -130,7 +134,10 @@ class Run(Callback):
         self._take_lock()
         if not self.resumed and not self.fresh and (self.folder / "config.yaml").exists():
             self._begin_anew()
-        tidy(self.folder)
+        for path in self.folder.glob(
+            f"**/.*{PARTIAL}"
+        ):  # which killed processes have left; nobody else writes here now
+            path.unlink(missing_ok=True)
 
     def _begin_anew(self) -> None:
         """Remove what a run that left no checkpoint has written, and nothing else."""
@@ -174,13 +181,6 @@ class Run(Callback):
             for folder in made[1:]:
                 with suppress(OSError):  # somebody else's run is in it
                     folder.rmdir()
-
-    def _as_it_was(self, step: int, validation_due: bool) -> None:
-        """Take back what was written after the checkpoint, since it is written again."""
-        if self._rows is not None:
-            self.metrics.cut(self._rows)
-        for name in ("scores.json", "quality.json"):
-            keep_until(self.folder / name, step, inclusive=not validation_due)
 
     def _keep_config(self, step: int) -> None:
         self.began = True

@@ -31,6 +31,8 @@ class MetricsFile(Logger):
         folder: Folder of the run.
     """
 
+    name = version = ""  # Lightning then puts its checkpoints right under the folder
+
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
@@ -42,15 +44,6 @@ class MetricsFile(Logger):
         self._pending: list[dict[str, Any]] = []
         self._began_at = time.monotonic()
         self._before = 0.0  # seconds that the run had taken when this process began, or as good as that
-
-    @property
-    def name(self) -> str:
-        """Empty, as is the version: Lightning then puts its checkpoints right under the folder."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        return ""
 
     @property
     def save_dir(self) -> str:

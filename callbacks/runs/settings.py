@@ -120,7 +120,7 @@ def _arguments(key: str, given: dict[str, Any], cls: type, parts: dict[type, dic
         of_list = next((of for member in allowed if get_origin(member) is list for of in get_args(member)), None)
         if any(get_origin(member) is collections.abc.Callable for member in allowed):
             continue  # optimizers and schedules, which only training has
-        if any(_is_modules(member) for member in allowed):
+        if isinstance(of_list, type) and issubclass(of_list, nn.Module):
             _check_augmentation(full, value)
         elif of_list in parts and isinstance(value, list):
             arguments[name] = [_class(full, part, parts[of_list], parts) for part in value]
@@ -129,11 +129,6 @@ def _arguments(key: str, given: dict[str, Any], cls: type, parts: dict[type, dic
         else:
             arguments[name] = _plain(full, value, annotations[name])
     return arguments
-
-
-def _is_modules(member: Any) -> bool:
-    of = get_args(member)
-    return get_origin(member) is list and isinstance(of[0], type) and issubclass(of[0], nn.Module)
 
 
 def _check_augmentation(key: str, value: Any) -> None:
