@@ -71,9 +71,10 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:  # the parser of a class; the whole one says in which place
             raise argparse.ArgumentError(None, message) from ex
         Search(self).search()
-        while ex is not None and ex.__cause__ is not None:
-            ex = ex.__cause__  # type: ignore[assignment]
-        fail(str(ex or message))  # without any better sentence, the parser's own
+        reason: BaseException | None = ex
+        while reason is not None and reason.__cause__ is not None:
+            reason = reason.__cause__
+        fail(str(reason or message))  # without any better sentence, the parser's own
 
     def format_help(self, formatter: Any = None) -> str:
         if hasattr(self, "subcommand"):

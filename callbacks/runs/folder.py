@@ -134,9 +134,7 @@ class Run(Callback):
         self._take_lock()
         if not self.resumed and not self.fresh and (self.folder / "config.yaml").exists():
             self._begin_anew()
-        for path in self.folder.glob(
-            f"**/.*{PARTIAL}"
-        ):  # which killed processes have left; nobody else writes here now
+        for path in self.folder.glob(f"**/.*{PARTIAL}"):  # left by killed processes; nobody else writes here now
             path.unlink(missing_ok=True)
 
     def _begin_anew(self) -> None:
