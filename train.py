@@ -32,8 +32,7 @@ from callbacks.command_line.mistakes import SUBCOMMANDS
 from callbacks.command_line.parsing import Parser
 from callbacks.runs.find import compare, config_of, direction_of, find_checkpoint, with_settings_of_run
 from callbacks.runs.folder import Run, place
-from callbacks.runs.outcome import say, stop, summarise
-from callbacks.runs.record import record, title_of
+from callbacks.runs.record import record, say, stop, summarise, title_of
 from callbacks.runs.secrets import masked
 from callbacks.runs.wandb import wandb_logger
 from datamodules.images.module import ImageDataModule

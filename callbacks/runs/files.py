@@ -20,10 +20,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     """A name beside ``path`` to write to; when all went well, what lies there is safely on disk as ``path``.
 
     The name is hidden and this process's own. Whatever goes wrong, the former file stays and nothing else is left, but
-    for a process that was killed, whose unfinished file ends in ".partial".
-
-    Args:
-        path: The file; its folder is made where it is missing.
+    for a process that was killed, whose unfinished file ends in ".partial". The folder is made where it is missing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.command_line.classes import CLASSES, LINKED, PARTS, paths_of
 from callbacks.command_line.config_files import options_in, settings_in, text_of
-from callbacks.runs.outcome import say
-from callbacks.runs.record import changes
+from callbacks.runs.record import changes, say
 from callbacks.runs.settings import allowed_settings
 
 EVALUATIONS = ("validate", "test", "predict")

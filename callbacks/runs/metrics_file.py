@@ -18,7 +18,7 @@ Rows = list[list[str]]
 
 
 class MetricsFile(Logger):
-    """Append what is logged to ``metrics.csv``: one row a moment, one column a metric, empty where there is no value.
+    """Append what is logged to a folder's ``metrics.csv``: a row a moment, a column a metric, empty without a value.
 
     A resumed run goes on in the same file. Where it stands in it is what ``cut`` says; where nobody does, rows from its
     first step on are dropped, because it writes them again. (Lightning's CSVLogger deletes the file of an earlier run.)
@@ -26,9 +26,6 @@ class MetricsFile(Logger):
 
     Rows that cannot be written, to a full disk for instance, are kept until they can be. What is damaged in the file is
     left out, and said.
-
-    Args:
-        folder: Folder of the run.
     """
 
     name = version = ""  # Lightning then puts its checkpoints right under the folder
