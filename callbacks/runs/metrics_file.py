@@ -83,13 +83,10 @@ class MetricsFile(Logger):
             {"step": step or 0, TIME: time.monotonic() - self._began_at}
             | {name: float(value) for name, value in metrics.items() if name != "epoch"}
         )
-        self._flush()
+        self.finalize()
 
     @rank_zero_only
-    def finalize(self, status: str) -> None:
-        self._flush()
-
-    def _flush(self) -> None:
+    def finalize(self, status: str = "") -> None:
         """Write what waits."""
         if not self._pending:
             return

@@ -145,11 +145,8 @@ def _plain(key: str, value: Any, annotation: Any) -> Any:
     for member in members(annotation):
         member = get_args(member)[0] if get_origin(member) is Annotated else member
         origin, of = get_origin(member), [part for part in get_args(member) if part is not ...]
-        if member is type(None):
-            if value is None:
-                return value
-        elif member in (bool, int, float, str):
-            if isinstance(value, bool | int | float | str):
+        if member in (bool, int, float, str, type(None)):
+            if isinstance(value, type(None) if member is type(None) else bool | int | float | str):
                 return value
         elif origin is Literal:
             if value in of:
