@@ -12,8 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from callbacks.arguments import check_ranges
 from callbacks.pictures.images import folder_of
+from callbacks.runs.arguments import check_ranges
 from callbacks.runs.ranks import together
 from callbacks.scores.history import Mode, mode_of
 
@@ -66,8 +66,10 @@ class LastCheckpoint(Checkpoint):
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # SIGTERM is raised between two batches, so the state is whole; after other exceptions it may not be.
-        if isinstance(exception, SIGTERMException):
+        # SIGTERM is raised between two batches, so the state is whole, and so it is in a validation, where a score of
+        # somebody's own may fail; after other exceptions it may not be, and other ranks may not come along.
+        alone = trainer.validating and trainer.world_size == 1 and trainer.global_step > 0
+        if isinstance(exception, SIGTERMException) or alone:
             self._write(trainer)
 
     def _is_late(self, trainer: Trainer) -> bool:

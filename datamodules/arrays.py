@@ -62,6 +62,10 @@ class Arrays(ImageDataModule):
         }
         count = max((max(labels) + 1 for labels in self._labels.values() if labels), default=0)
         names = given.get("class_names")
+        if count > (total := sum(map(len, found.values()))):
+            raise MisconfigurationException(
+                f"{name}labels go up to {count - 1}, and there are {total} images: number the classes from 0 on"
+            )
         self.class_names = tuple(map(str, range(count) if names is None else names))
         if count > len(self.class_names) or (None in self._labels.values() and any(self._labels.values())):
             raise MisconfigurationException(

@@ -97,7 +97,7 @@ class StarGAN(AnyLoss, Translator):
         class_weight: Annotated[float, "[0, inf)"] = 1.0,
         reconstruction_weight: Annotated[float, "[0, inf)"] = 10.0,
         loss: AdversarialLoss = Wasserstein(),  # noqa: B008
-        penalty: Penalty | None = GradientPenalty(),  # noqa: B008
+        penalty: Penalty | list[Penalty] | None = GradientPenalty(),  # noqa: B008
         n_critic: int = 5,
         predict_domains: list[str] | None = None,
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4),

@@ -280,7 +280,7 @@ class StyleGAN(StyledGAN):
         style_mixing: Annotated[float, "[0, 1]"] = 0.9,
         truncation: Annotated[float, "[-1, 1]"] = 1.0,
         grow_images: Annotated[int, "[0, inf)"] = 0,
-        penalty: Penalty | None = R1(),  # noqa: B008
+        penalty: Penalty | list[Penalty] | None = R1(),  # noqa: B008
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3, beta1=0.0, beta2=0.99),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3, beta1=0.0, beta2=0.99),
         **kwargs: Any,

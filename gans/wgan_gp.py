@@ -28,7 +28,7 @@ class WGANGP(WGAN):
         self,
         image_shape: tuple[int, int, int],
         loss: AdversarialLoss = Wasserstein(),  # noqa: B008
-        penalty: Penalty | None = GradientPenalty(),  # noqa: B008
+        penalty: Penalty | list[Penalty] | None = GradientPenalty(),  # noqa: B008
         weight_clip: float | None = None,
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.0, beta2=0.9),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.0, beta2=0.9),

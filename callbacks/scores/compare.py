@@ -142,7 +142,7 @@ def _stream(images: Any, device: torch.device) -> tuple[int | None, Iterator[Ten
         batches, to_device = _opened(images, device)
         if hasattr(batches, "total") or hasattr(batches, "dataset"):
             total = extent_of(batches).total
-    return total, (_images_of(to_device(batch)) for batch in batches)
+    return total, (_checked(_images_of(to_device(batch))) for batch in batches)
 
 
 def _opened(data: Any, device: torch.device) -> tuple[Any, Callable[[Any], Any]]:
@@ -156,6 +156,15 @@ def _opened(data: Any, device: torch.device) -> tuple[Any, Callable[[Any], Any]]
         return data.on_after_batch_transfer(data.transfer_batch_to_device(batch, device, 0), 0)
 
     return data.val_dataloader(), to_device
+
+
+def _checked(images: Tensor) -> Tensor:
+    if images.is_floating_point() and images.numel() and images.abs().amax() > 1.01:
+        low, high = images.aminmax()
+        raise MisconfigurationException(
+            f"images must be in [-1, 1] (x / 127.5 - 1 for bytes); these go from {low:.3g} to {high:.3g}"
+        )
+    return images
 
 
 def _images_of(batch: Any) -> Tensor:

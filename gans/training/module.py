@@ -234,6 +234,11 @@ class GANModule(Resumable, Updates, ABC):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self._checked = False
+        for needed in (*self.updates, *self.players):
+            if not hasattr(self, needed):
+                raise MisconfigurationException(
+                    f"{type(self).__name__} has no {needed}, which its updates name: {self.updates}"
+                )
         data = getattr(self._trainer, "datamodule", None)
         if data is not None and stage != "predict":
             check_kind(self, data)

@@ -19,6 +19,8 @@ from gans.training.players import Players
 from gans.training.randomness import seed_from, seed_of_user
 from gans.training.validation import Validated
 
+NOTHING = "nothing that can be kept"
+
 # Lightning would say at every start that this hook is the module's, although the data has others.
 warnings.filterwarnings("ignore", ".*have overridden `on_before_batch_transfer` in `LightningModule`.*")
 
@@ -90,6 +92,12 @@ class Resumable(Loadable, Players, Validated):
             self._averaging = self.validates_last = False
 
     def on_fit_start(self) -> None:
+        for name, value in self.shared_state.items():
+            if _kind(value) == NOTHING:
+                raise MisconfigurationException(
+                    f"{type(self).__name__}.shared_state keeps {name} of type {type(value).__name__}, which no "
+                    "checkpoint can give back: keep tensors, numbers and strings, or lists and dictionaries of such"
+                )
         self._take_seed()
         for kept in (self.shared_state, self.rank_state):
             kept.update(move_data_to_device(kept, self.device))
@@ -145,6 +153,7 @@ class Resumable(Loadable, Players, Validated):
                 f"{name_of(type(self))}: give the checkpoint of such a model, or the --model that wrote it."
             )
         fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        _check(state)
         self._load_average(checkpoint["state_dict"], drop=fitting and not self._averaging)
         self._check_shapes(checkpoint["state_dict"])
         self.trained_steps = checkpoint["global_step"]
@@ -226,8 +235,36 @@ class Resumable(Loadable, Players, Validated):
         loop.run = run_to_the_end  # type: ignore[method-assign]
 
 
+def _check(state: dict[str, Any]) -> None:
+    """Raise MisconfigurationException if a checkpoint's part of training is not made as it was saved."""
+    ranks = state.get("ranks")
+    right = {
+        "images_seen": _counts(state.get("images_seen", 0)),
+        "critic_updates": _counts(state.get("critic_updates", 0)),
+        "seed": state.get("seed") is None or _counts(state["seed"]),
+        "state": isinstance(state.get("state", {}), dict),
+        "ranks": isinstance(ranks, list) and bool(ranks) and all(map(_is_of_a_rank, ranks)),
+    }
+    for name, fits in right.items():
+        if not fits:
+            raise MisconfigurationException(
+                f"The checkpoint's {name} is damaged: it was changed, or only a part of it is there; give another one"
+            )
+
+
+def _counts(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_of_a_rank(part: Any) -> bool:
+    if not isinstance(part, dict) or not isinstance(part.get("memory"), dict):
+        return False
+    tensors = all(isinstance(things, Tensor) and things.ndim for things in part["memory"].values())
+    return tensors and isinstance(part.get("waiting", []), list)
+
+
 def _kind(value: Any) -> str:
     """What a value must be like to stand in another one's place."""
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
-    return f"a {type(value).__name__}" if is_plain(value) else "nothing that can be kept"
+    return f"a {type(value).__name__}" if is_plain(value) else NOTHING

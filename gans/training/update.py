@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -79,7 +80,13 @@ class Updates(Players):
         logs: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
             with autocast_cache():
-                loss, logs = loss_of(batch)
+                found = loss_of(batch)
+            if not isinstance(found, tuple) or len(found) != 2:
+                raise MisconfigurationException(
+                    f"{type(self).__name__}.{loss_of.__name__} must return two things: the loss, and a dictionary of "
+                    "what to log beside it"
+                )
+            loss, logs = found
             if number == 0:
                 # Not before the forward pass: on a CPU the memory of large gradients would go back to the system, and
                 # getting it again took a fifth of pix2pix's step.

@@ -203,3 +203,10 @@ def test_pixels_are_read_as_they_are(tmp_path):
     features = create("pixels", None)(to_uint8(images)).features
     assert score(tmp_path, images, ["frechet"], "pixels")["frechet_pixels"] == pytest.approx(0, abs=1e-6)
     assert features.shape == (12, 192)
+
+
+def test_images_that_were_never_scaled_are_refused():
+    """Clipped to white, any two sets of them would be equal."""
+    for images in (torch.rand(40, 1, 8, 8) * 255, torch.rand(40, 1, 8, 8) * 2):
+        with pytest.raises(MisconfigurationException, match=r"images must be in \[-1, 1\].*these go from"):
+            score(images, images, features="pixels")
