@@ -235,7 +235,8 @@ class Search:
         near = near or [n for n in sorted(alike, key=lambda n: -alike[n]) if alike[n] >= enough]
         known = f" There are {', '.join(choices)}." if few and choices else ""
         own = f" ({why})" if why and (module or not known) else ""
-        meant = f": did you mean {' or '.join(lower[n] for n in near[: 1 if few else 2])}?" if near else f"{own}."
+        meant = f"{own if module else ''}: did you mean {' or '.join(lower[n] for n in near[: 1 if few else 2])}?"
+        meant = meant if near else f"{own}."
         self._wrong(f"names no class for it{meant}{known}", key, given)
 
     def _unknown(self, key: str, owner: type | None, base: str) -> NoReturn:

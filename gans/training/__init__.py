@@ -1,5 +1,7 @@
 """What papers build on: how a GAN is trained, kept and gone on with."""
 
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+
 from gans.training.adversarial import AdversarialModule, AnyLoss, together
 from gans.training.batches import images_of
 from gans.training.module import GANModule
@@ -14,9 +16,11 @@ __all__ = [
     "AnyLoss",
     "CyclicTranslator",
     "GANModule",
+    "LRSchedulerCallable",
     "LinearDecay",
     "Loss",
     "NoiseGAN",
+    "OptimizerCallable",
     "Sampler",
     "Translator",
     "frozen",

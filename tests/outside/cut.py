@@ -3,13 +3,12 @@
 from typing import Annotated, Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from gans.parts.layers import PatchGAN, ResidualGenerator
 from gans.parts.losses import AdversarialLoss, LeastSquares
-from gans.training import Adam, AnyLoss, Loss, Translator
+from gans.training import Adam, AnyLoss, Loss, LRSchedulerCallable, OptimizerCallable, Translator
 
 LAYERS = (0, 4, 8)  # of the generator, whose features are compared
 

@@ -2,13 +2,12 @@
 
 from typing import Annotated, Any
 
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, softplus
 
 from gans.parts.losses import AdversarialLoss
 from gans.parts.penalties import R1, R2, Penalty
-from gans.training import Adam, NoiseGAN
+from gans.training import Adam, NoiseGAN, OptimizerCallable
 
 
 class Pairing(AdversarialLoss):
