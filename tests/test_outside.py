@@ -55,7 +55,7 @@ def shared_tests(folder, names):
         "pytest",
         "-n",
         "0",
-        "-q",
+        "-rp",
         "-p",
         "no:cacheprovider",
         *tests,
