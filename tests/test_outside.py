@@ -73,7 +73,6 @@ def test_the_readmes_own_gan_passes_the_tests_that_all_share(tmp_path):
     assert done.stdout.count("PASSED") > 35
 
 
-@pytest.mark.slow
 def test_other_papers_pass_the_tests_that_all_share(tmp_path):
     lab_with(tmp_path, **{name: (PAPERS / f"{name}.py").read_text() for name in NAMES})
     done = shared_tests(tmp_path, NAMES.values())
