@@ -12,8 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from callbacks.command_line.annotations import check_ranges
 from callbacks.pictures.images import folder_of
-from callbacks.runs.arguments import check_ranges
 from callbacks.runs.ranks import together
 from callbacks.scores.history import Mode, mode_of
 

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.runs.arguments import check_ranges
+from callbacks.command_line.annotations import check_ranges
 
 
 class EMA(Callback):

@@ -11,9 +11,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from callbacks.command_line.annotations import check_ranges
 from callbacks.pictures.images import folder_of, plain, validation_batches
 from callbacks.pictures.randomness import isolated_rng
-from callbacks.runs.arguments import check_ranges
 from callbacks.runs.ranks import gathered
 
 WINS = 0.999  # of all pairs of a real and a generated image

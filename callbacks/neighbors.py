@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from callbacks.command_line.annotations import check_ranges
 from callbacks.pictures.images import folder_of, grid, show, step_of, to_uint8
 from callbacks.pictures.randomness import isolated_rng
-from callbacks.runs.arguments import check_ranges
 from callbacks.scores.classifier import check_classes, extractor_of
 from callbacks.scores.collect import share
 from callbacks.scores.features import Extractor, create, name_of

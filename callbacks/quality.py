@@ -15,9 +15,9 @@ from torchmetrics.functional.image import (
 )
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
+from callbacks.command_line.annotations import check_ranges
 from callbacks.pictures.images import step_of, to_uint8
 from callbacks.pictures.randomness import isolated_rng
-from callbacks.runs.arguments import check_ranges
 from callbacks.runs.ranks import agreed
 from callbacks.scores.features import pretrained
 from callbacks.scores.history import Mode, keep_best, publish

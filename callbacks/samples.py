@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
+from callbacks.command_line.annotations import check_ranges
 from callbacks.pictures.images import folder_of, grid, plain, show, to_uint8, try_png, validation_batches, write_png
 from callbacks.pictures.randomness import isolated_rng
-from callbacks.runs.arguments import check_ranges
 from callbacks.runs.files import reason
 
 

@@ -9,8 +9,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from callbacks.command_line.annotations import check_ranges
 from callbacks.pictures.images import step_of
-from callbacks.runs.arguments import check_ranges
 from callbacks.runs.ranks import agreed
 from callbacks.scores.classifier import check_classes, extractor_of
 from callbacks.scores.collect import OF_REAL, Collected, Collector, read_statistics

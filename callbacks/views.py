@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.command_line.annotations import check_ranges
 from callbacks.pictures.images import folder_of, grid, labelled, show
 from callbacks.pictures.randomness import isolated_rng
-from callbacks.runs.arguments import check_ranges
 
 
 class Views(Callback):

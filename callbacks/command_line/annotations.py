@@ -139,6 +139,17 @@ def _check(key: str, value: Any, annotation: Any) -> None:
         _check(f"{key}.{name}" if isinstance(value, dict) else key, part, of)
 
 
+def check_ranges(key: str, cls: type, made: Any) -> None:
+    """Raise MisconfigurationException where an attribute is too small for the argument of its name of a constructor."""
+    for name, hint in annotations_of(cls).items():
+        value = getattr(made, name, None)
+        for interval in [get_args(member)[1] for member in members(hint) if get_origin(member) is Annotated]:
+            left, low, _, _ = _bounds(interval)
+            if value is not None and not (value > float(low) if left == "(" else value >= float(low)):
+                least = f"more than {low}" if left == "(" else f"{low} or more"
+                raise MisconfigurationException(f"--{key}.{name} must be {least}; got {value}")
+
+
 def _bounds(interval: str) -> tuple[Any, ...]:
     match = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", interval)
     assert match is not None, f"{interval} is no interval"
