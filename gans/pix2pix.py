@@ -70,7 +70,8 @@ class Pix2Pix(AnyLoss, Translator):
     def discriminator_loss(self, batch: Any) -> Loss:
         source, target = batch
         loss, logs = self.tell_apart(*self.compare((target, source), (self.made(batch).detach(), source)))
-        return loss / 2, logs | {"loss/discriminator": loss / 2}
+        half = logs["loss/discriminator"] / 2
+        return loss - half, logs | {"loss/discriminator": half}  # penalties have weights of their own
 
     def generator_loss(self, batch: Any) -> Loss:
         source, target = batch

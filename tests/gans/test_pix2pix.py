@@ -6,6 +6,7 @@ from conftest import images, small_translator, translator_batch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from gans import Pix2Pix
+from gans.parts.penalties import R1
 
 
 def test_losses_are_the_papers():
@@ -52,3 +53,9 @@ def test_sizes_that_cannot_be_halved_to_one_are_named(shape):
 def test_patches_of_another_kind_are_named():
     with pytest.raises(MisconfigurationException, match=r"--model\.patch_halvings must be 1, 2 or 3; got 4"):
         small_translator(Pix2Pix, patch_halvings=4)
+
+
+def test_a_penalty_counts_whole_beside_half_of_the_loss():
+    module = small_translator(Pix2Pix, penalty=R1(4.0)).double()
+    loss, logs = module.discriminator_loss(tuple(part.double() for part in translator_batch(module, 3)))
+    torch.testing.assert_close(loss, logs["loss/discriminator"] + logs["loss/penalty"])
