@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import batch, batch_for, fit, images, sgd, small, smallest
+from conftest import batch_for, fit, images, sgd, small, smallest
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
@@ -205,4 +205,3 @@ def test_only_the_named_players_are_trained():
     }
     assert moved == {"generator"}
     assert trainer.global_step == 1
-    assert batch(1)
