@@ -1,27 +1,77 @@
 """The leaderboard of tests/benchmarks/learns.py."""
 
 import csv
-import importlib.util
+import importlib
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torchvision.io import read_image
 
+from callbacks import EMA
 from command_line import ROOT, environment
+from gans import DCGAN
 
 SCRIPT = ROOT / "tests/benchmarks/learns.py"
 
 
 @pytest.fixture(scope="module")
 def learns():
-    spec = importlib.util.spec_from_file_location("learns", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported("learns")
+
+
+def imported(name: str):
+    """A script of the benchmarks, which lie beside each other and in no package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tests/benchmarks"))
+        return importlib.import_module(name)
+
+
+def test_a_training_ends_with_its_budget_and_leaves_a_mark_at_every_doubling(tmp_path, monkeypatch):
+    training = imported("training")
+    monkeypatch.setattr(training, "FIRST", 16)
+    images = torch.rand(64, 1, 16, 16) * 2 - 1
+    loader = torch.utils.data.DataLoader(images, batch_size=8)
+
+    def fit(budget: int, path: Path | None) -> None:
+        kept = training.Marks(str(tmp_path / "marks"), budget, 10.0)
+        trainer = Trainer(
+            accelerator="cpu", max_steps=100, callbacks=[EMA(), kept], logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+        )  # fmt: skip
+        trainer.fit(DCGAN((1, 16, 16), width=4, latent_dim=4), loader, ckpt_path=path)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    fit(40, None)
+    found = training.marks(tmp_path)
+    assert [mark["images"] for mark in found] == [16, 32, 40]
+    assert found[-1]["steps"] == 5
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    for name, value in found[-1]["generator"].items():
+        assert torch.equal(value, state[f"averaged_generator.{name}"])
+    fit(70, tmp_path / "last.ckpt")
+    resumed = training.marks(tmp_path)
+    assert [mark["images"] for mark in resumed] == [16, 32, 64, 72]
+    assert resumed[-1]["seconds"] > found[-1]["seconds"]
+
+
+def test_curves_put_larger_values_higher_and_later_ones_further_right():
+    curves = imported("curves")
+    picture = curves.curves({"one": [[(1000.0, 1.0), (100_000.0, 100.0)]]}, "x", "y")
+    assert picture.shape == (3, curves.HEIGHT, curves.WIDTH)
+    blue = (picture[:, :, : -curves.RIGHT] == torch.tensor([0x1F, 0x77, 0xB4], dtype=torch.uint8)[:, None, None]).all(0)
+    rows, columns = blue.nonzero(as_tuple=True)
+    assert rows[columns.argmin()] > rows[columns.argmax()]
+
+
+def test_several_seeds_are_told_as_their_median_and_range(learns):
+    assert learns.told([3.0, 1.0, 2.0], 1) == "2.0 (1.0-3.0)"
+    assert learns.told([2.0, 2.0], 1, " %") == "2.0 %"
 
 
 def test_agreement_with_the_class_asked_for_and_by_majority(learns):
@@ -73,16 +123,17 @@ def test_the_leaderboard_prints_a_row_a_gan(tmp_path):
         (raw / f"{split}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
         labels = digits.target.astype(np.uint8)
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, len(labels)) + labels.tobytes())
-    command = [sys.executable, SCRIPT, "--gans", "gan", "infogan", "--steps", "3", "--out", tmp_path / "out"]
-    command += ["--data_dir", tmp_path / "data", "--data.batch_size=16"]
+    command = [sys.executable, SCRIPT, "--gans", "gan", "infogan", "--images", "48", "--out", tmp_path / "out"]
+    command += ["--data_dir", tmp_path / "data", "--seeds", "0", "1", "--data.batch_size=16"]
     done = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
+    assert "[gan/mnist](../../configs/gan/mnist.yaml) | MNIST | 48 |" in done.stdout
     with (tmp_path / "out/results.csv").open() as file:
-        real, gan, infogan = csv.DictReader(file)
-    assert float(real["frechet"]) == pytest.approx(0, abs=1e-6)
-    assert (gan["gan"], gan["steps"]) == ("gan/mnist", "3")
-    assert float(gan["seconds"]) > 0
-    assert float(infogan["untrained"]) > 0
-    assert infogan["asked %"]
-    assert not gan["asked %"]
-    assert read_image(str(tmp_path / "out/samples.png")).shape == (1, 3 * 34 + 2, 20 * 34 + 2)
+        rows = list(csv.DictReader(file))
+    assert [(row["gan"], row["seed"], row["steps"]) for row in rows] == [
+        (name, seed, "3") for name in ("gan/mnist", "infogan/mnist") for seed in "01"
+    ]
+    assert all(float(row["seconds"]) > 0 and float(row["untrained"]) > 0 for row in rows)
+    assert [bool(row["asked %"]) for row in rows] == [False, False, True, True]
+    assert read_image(str(tmp_path / "out/samples.png")).shape[1] == 3 * 36
+    assert read_image(str(tmp_path / "out/curves.png")).shape[0] == 3

@@ -1,46 +1,56 @@
-"""Do they learn? A leaderboard of GANs trained with their configs for a small budget on MNIST or Fashion-MNIST.
+"""Do they learn? A leaderboard of GANs trained with their configs on MNIST, Fashion-MNIST or CIFAR-10.
 
-    python tests/benchmarks/learns.py [--gans dcgan cgan/mnist ...] [--steps 1000] [--minutes 5] [--out runs/learns]
+    python tests/benchmarks/learns.py [--gans dcgan cgan/mnist ...] [--seeds 0 1 2] [--jobs 2] [--out runs/learns]
 
-Every GAN is trained by ``train.py`` in a process of its own, for so many generator steps or minutes, whichever comes
-first. Then 10,000 images are drawn from its averaged generator and compared with the test images in the features of a
-small classifier, which is trained once on the training images and kept. A row a GAN is printed and written to
-``results.csv``: generator steps, seconds of training, real images seen a second, peak memory of the process, the
-Fréchet distance beside that of the same generator untrained, the inception score of the classifier in the place of
-Inception, and the shares of the least and most frequent class. "asked" is the share of images that the classifier
-finds to be of the class asked for; for InfoGAN, of the class that its categorical code stands for most often.
-``samples.png`` shows all GANs, a row each. The first row is the test images themselves. Runs that are there already
-are not trained again, so a table can be made in several goes.
+Every GAN is trained by ``train.py`` in processes of one thread, a seed each, on so many real images (``--images``, or
+what BUDGETS says) or until so many minutes of processor time are over (``--minutes``). From its generator, the averaged
+one, 10,000 images are drawn at every mark (25,000 images, 50,000 and so on) and at the end, and compared with the test
+images in the features of a small classifier, which is trained once on the training images and kept.
+
+A table is printed, medians over the seeds with the least and the largest: minutes of processor time; Fréchet distances
+at 100,000 images, at the best mark and at the end; "ratio", the last one over that of the same generator untrained; the
+shares of the rarest and the most frequent class; and "as asked", the images that the classifier finds to be of the
+class asked for, or for InfoGAN of the class that a category stands for most often. ``results.csv`` has a line a mark,
+``curves.png`` shows distances over images seen, and ``samples.png`` all GANs, a row each, the test images first.
+
+Runs that were cut off go on, and those that are finished are not trained again, so a table can be made in several goes.
+CIFAR-10 is read from folders of JPEG files where DATA_DIR/cifar10/train is there.
 """
 
 import argparse
 import csv
-import os
-import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 import yaml
+from curves import curves
 from lightning.pytorch import seed_everything
+from machine import machine
 from torch import Tensor
+from torchvision.io import read_image
 from torchvision.utils import make_grid
+from training import ROOT, marks, train
 
 import datamodules
 import gans
-from callbacks.pictures.images import to_uint8, write_png
+from callbacks.pictures.images import labelled, to_uint8, write_png
 from callbacks.scores.classifier import SmallClassifier, classifier_of
 from callbacks.scores.distances import ClassSums, Moments, frechet_distance
 from gans.parts.precision import native_precision
 from gans.training.module import GANModule
 
-ROOT = Path(__file__).parents[2]
 COUNT = 10_000  # images to score
 SHOWN = 20  # images in a row of the picture
-COLUMNS = ("gan", "data", "steps", "seconds", "images/s", "peak MiB", "frechet", "untrained", "ratio", "score",
-           "least %", "most %", "asked %")  # fmt: skip
+EQUAL = 100_000  # images seen at which all GANs are compared
+# Real images that each is trained on: what its paper's rates need. Others see the last number.
+BUDGETS = {"": 400_000}
+COLUMNS = ("gan", "data", "seed", "images", "steps", "seconds", "frechet", "untrained", "score", "least %", "most %",
+           "asked %")  # fmt: skip
 
 
 def config_files(names: list[str]) -> list[Path]:
@@ -58,52 +68,14 @@ def config_files(names: list[str]) -> list[Path]:
     return found
 
 
-def train(config: Path, run: Path, options: argparse.Namespace) -> float:
-    """Run ``train.py`` unless the run is there already; returns the peak memory of the process in MiB."""
-    peak = run / "peak_mib.txt"
-    if peak.exists():
-        return float(peak.read_text())
-    hours, minutes = divmod(round(options.minutes * 60), 3600)
-    minutes, seconds = divmod(minutes, 60)
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        f"--config={config}",
-        f"--run_dir={run}",
-        f"--data.data_dir={options.data_dir}",
-        f"--trainer.precision={options.precision}",
-        f"--trainer.max_steps={options.steps}",
-        f"--trainer.max_time=00:{hours:02}:{minutes:02}:{seconds:02}",
-        "--trainer.limit_val_batches=0",
-        "--trainer.logger=false",
-        "--score.num_images=0",
-        f"--seed_everything={options.seed}",
-        *options.override,
-    ]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"error: the training of {config} failed")
-    megabytes = usage.ru_maxrss / 1024
-    peak.write_text(str(megabytes))
-    return megabytes
-
-
-def trained_seconds(checkpoint: dict[str, Any]) -> float:
-    """How long the training that wrote a checkpoint took."""
-    timer = next(state for key, state in checkpoint["callbacks"].items() if key.startswith("Timer"))
-    return timer["time_elapsed"]["train"]
-
-
-def load(run: Path, trained: bool) -> GANModule:
-    """The model of a run, with its last weights or as it was before training."""
+def load(run: Path) -> tuple[GANModule, GANModule]:
+    """The model of a run as it was trained last, and as it was before."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     cls = getattr(gans, config["model"]["class_path"].rpartition(".")[2])
     path = run / "checkpoints/last.ckpt"
-    if trained:
-        return cls.load_to_sample(path)
     seed_everything(0, verbose=False)
-    return cls.untrained(torch.load(path, weights_only=True)).eval()
+    untrained, _ = cls.untrained(torch.load(path, map_location="cpu", weights_only=True))
+    return cls.load_to_sample(path), untrained.eval()
 
 
 def draw(model: GANModule) -> tuple[Tensor, Tensor | None]:
@@ -155,88 +127,151 @@ def row_of(images: Tensor, asked: Tensor | None, classifier: SmallClassifier, re
     return row
 
 
-def line_of(row: dict[str, Any]) -> str:
-    """A row of the table as text."""
-    cells = []
-    for column in COLUMNS:
-        value = row.get(column, "")
-        if isinstance(value, float):
-            value = f"{value:.3f}" if column in ("frechet", "untrained", "ratio", "score") else f"{value:.1f}"
-        cells.append(f"{value:<28}" if column == "gan" else f"{value:>13}" if column == "data" else f"{value:>9}")
-    return " ".join(cells)
+def rows_of(run: Path, classifier: SmallClassifier, real: Moments) -> list[dict[str, Any]]:
+    """A row a mark of a run that is finished, in order; what is drawn at the end lies in ``samples.png`` beside it."""
+    kept = run / "scored.yaml"
+    if kept.exists():
+        return yaml.safe_load(kept.read_text())
+    model, untrained = load(run)
+    majority = isinstance(model, gans.InfoGAN)
+    before = row_of(*draw(untrained), classifier, real, majority)["frechet"]
+    network = model.generator if model.averaged_generator is None else model.averaged_generator
+    rows = []
+    for mark in marks(run):
+        network.load_state_dict(mark.pop("generator"))
+        images, asked = draw(model)
+        rows.append(mark | row_of(images, asked, classifier, real, majority) | {"untrained": before})
+    write_png(strip(images), run / "scored.png")
+    kept.write_text(yaml.safe_dump(rows))
+    return rows
+
+
+def strip(images: Tensor) -> Tensor:
+    """A picture (3, 36, W) of the first images, in a row, at 32 px."""
+    padded = torch.nn.functional.pad(images[:SHOWN], [(32 - images.shape[-1]) // 2] * 4)
+    return make_grid(padded, nrow=SHOWN, pad_value=255)
+
+
+def told(values: list[float], digits: int, unit: str = "") -> str:
+    """The median of several values, and the least and the largest where they differ."""
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), median(values), max(values)))
+    return f"{middle}{unit}" if low == high else f"{middle}{unit} ({low}-{high})"
+
+
+def line_of(name: str, data: str, runs: list[list[dict[str, Any]]]) -> str:
+    """The row of the table for the runs of a GAN."""
+    ends = [run[-1] for run in runs]
+    equal = [[row["frechet"] for row in run if row["images"] >= EQUAL][:1] or [run[-1]["frechet"]] for run in runs]
+    cells = [
+        name,
+        data,
+        f"{median(row['images'] for row in ends):,.0f}",
+        told([row["seconds"] / 60 for row in ends], 1),
+        told([value for (value,) in equal], 2),
+        told([min(row["frechet"] for row in run) for run in runs], 2),
+        told([row["frechet"] for row in ends], 2),
+        told([row["frechet"] / row["untrained"] for row in ends], 3),
+        told([row["least %"] for row in ends], 1, " %"),
+        told([row["most %"] for row in ends], 1, " %"),
+        told([row["asked %"] for row in ends], 1, " %") if "asked %" in ends[0] else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+HEAD = """\
+| GAN | Data | Images | Minutes | At 100,000 | Best | End | Ratio | Least | Most | As asked |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+class Judge:
+    """The classifiers and test images of the data sets that configs ask for, made when they are first needed."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.known: dict[Any, tuple[SmallClassifier, Moments, Tensor]] = {}
+
+    def options(self, config: Path) -> list[str]:
+        """What ``train.py`` is told about the data of a config."""
+        folder = self.data_dir / "cifar10"
+        if yaml.safe_load(config.read_text())["data"]["class_path"].endswith("CIFAR10") and folder.is_dir():
+            return ["--data=datamodules.ImageFolder", f"--data.data_dir={folder}"]
+        return [f"--data.data_dir={self.data_dir}"]
+
+    def of(self, run: Path) -> tuple[SmallClassifier, Moments, Tensor, str]:
+        """The classifier, the statistics of the test images, these images and the data's name, for a run."""
+        settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
+        cls = getattr(datamodules, settings["class_path"].rpartition(".")[2])
+        folder, size = settings["init_args"]["data_dir"], settings["init_args"]["image_size"]
+        if (cls, folder, size) not in self.known:
+            # One classifier a data set, at 32 px, for images of any size.
+            at_32, at_size = (cls(data_dir=folder, image_size=s, batch_size=500) for s in (32, size))
+            for module in (at_32, at_size):
+                module.prepare_data()
+            classifier = classifier_of(at_32, Path("~/.cache/gan-lab").expanduser())
+            test, labels = map(torch.cat, zip(*at_size.val_dataloader(), strict=True))
+            real = look(test, classifier)[0]
+            row = row_of(test, labels, classifier, real, majority=False)
+            print(f"test images of {Path(folder).name}, {size} px: {row['asked %']:.1f} % classified right", flush=True)
+            self.known[cls, folder, size] = classifier, real, test
+        return *self.known[cls, folder, size], Path(folder).name if cls is datamodules.ImageFolder else cls.__name__
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gans", nargs="*", default=[], help="folders or files of configs; default: one a folder")
-    parser.add_argument("--steps", type=int, default=100_000, help="generator steps")
-    parser.add_argument("--minutes", type=float, default=5.0, help="minutes of training")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--images", type=int, help="real images to train on; default: what BUDGETS says")
+    parser.add_argument("--minutes", type=float, default=15.0, help="minutes of processor time at most")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--precision", default=native_precision())
-    parser.add_argument("--data_dir", default="data")
+    parser.add_argument("--data_dir", default="data", type=Path)
     parser.add_argument("--out", default="runs/learns", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    options, options.override = parser.parse_known_args()  # others go to train.py, such as --data.batch_size=32
-    options.data_dir, options.out = str(Path(options.data_dir).resolve()), options.out.resolve()
+    options, override = parser.parse_known_args()  # others go to train.py, such as --data.batch_size=32
+    out, judge = options.out.resolve(), Judge(options.data_dir.resolve())
     began = time.perf_counter()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{options.minutes:g} min or {options.steps:,} steps, {options.precision}, seed {options.seed}, {device}")
-    print(line_of({column: column for column in COLUMNS}), flush=True)
-    rows: list[dict[str, Any]] = []
-    strips: list[Tensor] = []
-    real: dict[tuple[str, int], tuple[SmallClassifier, Moments]] = {}
-    for config in config_files(options.gans):
-        settings = yaml.safe_load(config.read_text())["data"]
-        kind, size = settings["class_path"].rpartition(".")[2], settings["init_args"]["image_size"]
-        name = str(config.relative_to(ROOT / "configs").with_suffix(""))
-        if (kind, size) not in real:
-            # One classifier a data set, at 32 px, for images of any size.
-            data = [
-                getattr(datamodules, kind)(data_dir=options.data_dir, image_size=s, batch_size=500) for s in (32, size)
-            ]
-            for module in data:
-                module.prepare_data()
-            classifier = classifier_of(data[0], Path("~/.cache/gan-lab").expanduser())
-            test, labels = map(torch.cat, zip(*data[1].val_dataloader(), strict=True))
-            real[kind, size] = classifier, look(test, classifier)[0]
-            row = {"gan": f"test images, {size} px", "data": kind}
-            rows.append(row | row_of(test, labels, classifier, real[kind, size][1], majority=False))
-            strips.append(test[:SHOWN])
-            print(line_of(rows[-1]), flush=True)
-        classifier, reference = real[kind, size]
-        run = options.out / name.replace("/", "-")
-        peak = train(config, run, options)
-        checkpoint = torch.load(run / "checkpoints/last.ckpt", map_location="cpu", weights_only=True)
-        seconds, steps = trained_seconds(checkpoint), checkpoint["global_step"]
-        batch = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]["batch_size"]
-        model, untrained = load(run, trained=True), load(run, trained=False)
-        majority = isinstance(model, gans.InfoGAN)
-        images, asked = draw(model)
-        row = {
-            "gan": name,
-            "data": kind,
-            "steps": steps,
-            "seconds": seconds,
-            "images/s": steps * batch / seconds,
-            "peak MiB": peak,
-            **row_of(images, asked, classifier, reference, majority),
-            "untrained": row_of(*draw(untrained), classifier, reference, majority)["frechet"],
-        }
-        row["ratio"] = row["frechet"] / row["untrained"]
-        rows.append(row)
-        strips.append(images[:SHOWN])
-        print(line_of(row), flush=True)
-        write(options.out, rows, strips)
-    print(f"{options.out}/results.csv and samples.png ({time.perf_counter() - began:.0f} s)")
+    print(f"{machine()}, {options.precision}, one thread a run, seeds {options.seeds}\n\n{HEAD}", flush=True)
+    torch.set_num_threads(1)
+    configs = config_files(options.gans)
+    names = {config: str(config.relative_to(ROOT / "configs").with_suffix("")) for config in configs}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = {}
+        for seed in options.seeds:
+            for config, name in names.items():
+                run = out / f"{name.replace('/', '-')}-{seed}"
+                budget = options.images or BUDGETS.get(name, BUDGETS[""])
+                told_train = [f"--trainer.precision={options.precision}", *judge.options(config), *override]
+                runs[config, seed] = run, pool.submit(train, config, run, told_train, budget, options.minutes, seed)
+        scored: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in names.values()}
+        data, strips = {}, {}
+        for (config, seed), (run, training) in runs.items():
+            training.result()
+            classifier, real, test, name_of_data = judge.of(run)
+            name = names[config]
+            scored[name].append(rows_of(run, classifier, real))
+            data[name] = name_of_data
+            strips.setdefault(name_of_data, strip(test))
+            strips.setdefault(name, read_image(str(run / "scored.png")))
+            print(line_of(f"{name}, seed {seed}", name_of_data, scored[name][-1:]), flush=True)
+            write(out, options.seeds, {name: rows for name, rows in scored.items() if rows}, data, strips)
+    print(f"\n{HEAD}")
+    for name, rows in scored.items():
+        print(line_of(f"[{name}](../../configs/{name}.yaml)", data[name], rows))
+    print(f"\n{out}/results.csv, curves.png and samples.png ({time.perf_counter() - began:.0f} s)")
 
 
-def write(folder: Path, rows: list[dict[str, Any]], strips: list[Tensor]) -> None:
-    """The table so far as CSV, and the picture: a row a line of the table, all at 32 px."""
-    with (folder / "results.csv").open("w", newline="") as file:
+def write(out: Path, seeds: list[int], scored: dict, data: dict[str, str], strips: dict[str, Tensor]) -> None:
+    """The marks so far as CSV, the curves and the picture of samples."""
+    with (out / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(rows)
-    padded = [torch.nn.functional.pad(s, [(32 - s.shape[-1]) // 2] * 4) for s in strips]
-    write_png(make_grid(torch.cat(padded), nrow=SHOWN, pad_value=255)[:1], folder / "samples.png")
+        for name, runs in scored.items():
+            for seed, run in zip(seeds, runs, strict=False):
+                writer.writerows({"gan": name, "data": data[name], "seed": seed} | row for row in run)
+    lines = {name: [[(row["images"], row["frechet"]) for row in run] for run in runs] for name, runs in scored.items()}
+    write_png(curves(lines, "images seen", "Frechet distance"), out / "curves.png")
+    height = max(len(picture[0]) for picture in strips.values())
+    rows = [torch.nn.functional.pad(picture, (0, 0, 0, height - len(picture[0]))) for picture in strips.values()]
+    write_png(labelled(torch.cat(rows, 1), list(strips)), out / "samples.png")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/translates.py [--gans pix2pix cyclegan ...] [--minutes 24] [--out runs/translates]
 
-Every GAN is trained by ``train.py`` in a process of its own, for the steps of its config or so many minutes, whichever
-comes first. A line a figure is printed and written to ``results.csv``, beside the figure to compare it with:
+Every GAN is trained by ``train.py`` in a process of its own, for the steps of its config or so many minutes of
+processor time, whichever comes first. A line a figure is printed and written to ``results.csv``, beside the figure to
+compare it with:
 
 - pix2pix: L1 distance to the target, beside that of the mean training target, and of the untrained generator.
 - CycleGAN, DiscoGAN: distance between an image and what comes back, beside that of the untrained generators.
@@ -22,9 +23,9 @@ from typing import Any
 
 import torch
 import yaml
-from learns import ROOT, train, trained_seconds
 from lightning.pytorch import seed_everything
 from torch import Tensor
+from training import ROOT, marks, train
 
 import datamodules
 import gans
@@ -64,7 +65,7 @@ def models_of(run: Path) -> tuple[Translator, Translator, dict[str, Any]]:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     cls = getattr(gans, checkpoint["gan"]["class"].rpartition(".")[2])
     seed_everything(0, verbose=False)
-    return cls.load_to_sample(path), cls.untrained(checkpoint).eval(), checkpoint
+    return cls.load_to_sample(path), cls.untrained(checkpoint)[0].eval(), checkpoint
 
 
 def to_target(model: Translator, untrained: Translator, data: Any) -> Figures:
@@ -124,7 +125,7 @@ def domains(model: gans.StarGAN, _: gans.StarGAN, data: Any) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gans", nargs="*", default=list(CONFIGS), choices=list(CONFIGS))
-    parser.add_argument("--minutes", type=float, default=24.0, help="minutes of training")
+    parser.add_argument("--minutes", type=float, default=24.0, help="minutes of processor time")
     parser.add_argument("--precision", default=native_precision())
     parser.add_argument("--out", default="runs/translates", type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -138,15 +139,14 @@ def main() -> None:
         config = ROOT / "configs" / f"{CONFIGS[name]}.yaml"
         settings = yaml.safe_load(config.read_text())
         data_dir = str(Path(settings["data"]["init_args"].get("data_dir", "data")).resolve())
-        options.override = list(override)
+        told = [f"--trainer.precision={options.precision}", f"--trainer.max_steps={settings['trainer']['max_steps']}"]
         if name == "stargan" and (Path(data_dir) / "cifar10/train").is_dir():  # CIFAR-10 as folders of JPEG files
             data_dir += "/cifar10"
-            options.override.append("--data=datamodules.ImageFolder")
-        options.data_dir, options.steps = data_dir, settings["trainer"]["max_steps"]
+            told.append("--data=datamodules.ImageFolder")
         run = options.out / name
-        train(config, run, options)
-        model, untrained, checkpoint = models_of(run)
-        minutes, steps = trained_seconds(checkpoint) / 60, checkpoint["global_step"]
+        train(config, run, [*told, f"--data.data_dir={data_dir}", *override], 10**12, options.minutes, options.seed)
+        model, untrained, _ = models_of(run)
+        minutes, steps = marks(run)[-1]["seconds"] / 60, marks(run)[-1]["steps"]
         data = data_of(run)
         measure = to_target if name == "pix2pix" else domains if name == "stargan" else cycle
         for figure, (value, beside) in measure(model, untrained, data).items():  # type: ignore[operator]
