@@ -71,7 +71,8 @@ class DiscoGAN(AnyLoss, CyclicTranslator):
         image_shape: Channels, height and width of the images: square, a multiple of 16.
         width: Channels of the first layers.
         reconstruction_rate: r at the beginning and after ``rate_steps``.
-        rate_steps: Generator updates after which the second rate is taken.
+        rate_steps: Updates, the discriminators' counted with the generators' as in the official code, after which the
+            second rate is taken.
         generator_optimizer: Optimizer of both generators.
         discriminator_optimizer: Optimizer of both discriminators.
         **kwargs: See AnyLoss.
@@ -121,7 +122,8 @@ class DiscoGAN(AnyLoss, CyclicTranslator):
 
     def rate(self) -> float:
         """r, the share of the reconstruction in the generators' loss."""
-        return self.reconstruction_rate[self.global_step >= self.rate_steps]
+        critics = self.n_critic * (self.global_step // 2 + 1)  # made before a second and after it alike
+        return self.reconstruction_rate[self.global_step + critics >= self.rate_steps]
 
     def discriminator_loss(self, batch: Any) -> Loss:
         found = [

@@ -56,13 +56,14 @@ def test_discriminators_are_updated_before_every_second_generator_update():
     assert trainer.global_step == 6
 
 
-def test_the_rate_changes_after_its_steps():
-    module = small_translator(DiscoGAN, rate_steps=3)
-    rates = []
-    fakes = module.fakes
-    module.fakes = lambda batch: rates.append(module.rate()) or fakes(batch)
-    fit(module, translator_batch(module, 20), max_epochs=1)
-    assert rates == [0.01, 0.01, 0.01, 0.5, 0.5]
+def test_the_rate_changes_after_its_updates_of_either_kind():
+    """The official loop: iterations 0, 3, 6 and so on train the discriminators, and the others the generators."""
+    module, rates = small_translator(DiscoGAN, rate_steps=5), []
+    loss = module.generator_loss
+    module.generator_loss = lambda batch: rates.append(module.rate()) or loss(batch)
+    fit(module, translator_batch(module, 24), max_epochs=1)
+    official = [0.01 if iteration < 5 else 0.5 for iteration in range(9) if iteration % 3]
+    assert rates == official == [0.01, 0.01, 0.01, 0.5, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(
