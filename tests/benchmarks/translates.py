@@ -1,29 +1,35 @@
-"""Do the translators learn? Each is trained with its small config for a while and measured on held-out images.
+"""Do the translators learn? Each is trained with its small config and measured on held-out images.
 
-    python tests/benchmarks/translates.py [--gans pix2pix cyclegan ...] [--minutes 24] [--out runs/translates]
+    python tests/benchmarks/translates.py [--gans pix2pix cyclegan ...] [--minutes 15] [--out runs/translates]
 
-Every GAN is trained by ``train.py`` in a process of its own, for the steps of its config or so many minutes of
-processor time, whichever comes first. A line a figure is printed and written to ``results.csv``, beside the figure to
-compare it with:
+Every GAN is trained by ``train.py`` in a process of its own and of one thread, for the steps of its config or until so
+many minutes of processor time are over. A table is printed, and ``results.csv`` written: each figure beside the one to
+compare it with, and their ratio.
 
-- pix2pix: L1 distance to the target, beside that of the mean training target, and of the untrained generator.
+- Label maps to photographs (pix2pix, CycleGAN, DiscoGAN, CUT): classes that a small network, which has learned on the
+  real training photographs, reads from generated ones, beside real held-out ones (pix2pix's FCN-score, see
+  segmentation.py).
+- pix2pix: sharpness (gradient energy) beside that of "pix2pix-l1", the same training with the L1 loss alone.
 - CycleGAN, DiscoGAN: distance between an image and what comes back, beside that of the untrained generators.
 - StarGAN: share of translations that are of the domain asked for, to its own discriminator and to a small classifier
   that was trained on the data's classes, beside what these say of real images of the domain.
 
-``GAN.png`` shows images and what becomes of them. Runs that are there already are not trained again. SRGAN is measured
-by super_resolution.py.
+``GAN.png`` shows images and what becomes of them. Runs that were cut off go on, and those that are finished are not
+trained again. SRGAN is measured by super_resolution.py.
 """
 
 import argparse
 import csv
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from lightning.pytorch import seed_everything
+from machine import machine
+from segmentation import score, segmentation_of, sharpness, truth
 from torch import Tensor
 from training import ROOT, marks, train
 
@@ -34,21 +40,27 @@ from callbacks.scores.classifier import classifier_of
 from gans.parts.precision import native_precision
 from gans.training.translation import CyclicTranslator, Translator
 
-CONFIGS = {
-    "pix2pix": "pix2pix/facades_64",
-    "cyclegan": "cyclegan/facades_64",
-    "discogan": "discogan/facades_small",
-    "stargan": "stargan/cifar10",
+# By name, the config and further options. An L1 weight so large that Adam, whose steps do not depend on the size of a
+# loss, sees nothing else is the L1 loss alone.
+RUNS: dict[str, tuple[str, list[str]]] = {
+    "pix2pix-l1": ("pix2pix/facades_64", ["--model.l1_weight=1000000"]),
+    "pix2pix": ("pix2pix/facades_64", []),
+    "cyclegan": ("cyclegan/facades_64", []),
+    "discogan": ("discogan/facades_small", []),
+    "cut": ("cut/facades_64", []),
+    "stargan": ("stargan/cifar10", []),
 }
 SHOWN = 8  # images in the picture
+CACHE = Path("~/.cache/gan-lab").expanduser()
+HEAD = "| GAN | Steps | Minutes | Figure | Trained | Beside it | Ratio |\n|---|---|---|---|---|---|---|"
 Figures = dict[str, tuple[float, float]]  # by name, with what to compare with
 
 
-def data_of(run: Path) -> Any:
+def data_of(run: Path, **kwargs: Any) -> Any:
     """The data of a run, ready to be gone through."""
     settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
     cls = getattr(datamodules, settings["class_path"].rpartition(".")[2])
-    data = cls(**settings["init_args"] | {"batch_size": 40})
+    data = cls(**settings["init_args"] | {"batch_size": 40} | kwargs)
     data.prepare_data()
     return data
 
@@ -59,33 +71,49 @@ def batches(data: Any, split: str) -> Iterator[Any]:
         yield data.on_after_batch_transfer(batch, 0)
 
 
-def models_of(run: Path) -> tuple[Translator, Translator, dict[str, Any]]:
-    """The model with its last weights, as it was before training, and the checkpoint."""
+def models_of(run: Path) -> tuple[Translator, Translator]:
+    """The model with its last weights, and as it was before training."""
     path = run / "checkpoints/last.ckpt"
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     cls = getattr(gans, checkpoint["gan"]["class"].rpartition(".")[2])
     seed_everything(0, verbose=False)
-    return cls.load_to_sample(path), cls.untrained(checkpoint)[0].eval(), checkpoint
+    return cls.load_to_sample(path), cls.untrained(checkpoint)[0].eval()
 
 
-def to_target(model: Translator, untrained: Translator, data: Any) -> Figures:
-    """pix2pix."""
-    mean = torch.cat([batch.target for batch in batches(data, "train")]).mean(0)
-    held_out = list(batches(data, data.val_split))
-    targets = torch.cat([batch.target for batch in held_out])
-
-    def l1(made: Tensor) -> float:
-        return (made - targets).abs().mean().item()
-
-    trained, before = (l1(torch.cat([m.generate(b) for b in held_out])) for m in (model, untrained))
-    return {
-        "L1 to target, beside mean target": (trained, l1(mean.expand_as(targets))),
-        "L1 to target, beside untrained": (trained, before),
-    }
+def photographs(model: Translator, run: Path) -> tuple[Tensor, Tensor] | None:
+    """What a model makes of held-out label maps, and the photographs that belong to these; None if it makes maps."""
+    data = data_of(run, paired=True, direction="BtoA")
+    sources, targets = map(torch.cat, zip(*batches(data, data.val_split), strict=True))
+    torch.manual_seed(0)  # of pix2pix's dropout
+    if data_of(run).direction == "BtoA":
+        return model.translate(sources), targets
+    return (model.translate(sources, to="a"), targets) if isinstance(model, CyclicTranslator) else None
 
 
-def cycle(model: CyclicTranslator, untrained: CyclicTranslator, data: Any) -> Figures:
-    """CycleGAN and DiscoGAN."""
+def labels_read(run: Path) -> Figures:
+    """The FCN-score of those that make photographs of facades' label maps."""
+    data = data_of(run)
+    if type(data) is not datamodules.Facades or (made := photographs(models_of(run)[0], run)) is None:
+        return {}
+    network, classes = segmentation_of(data.data_dir, CACHE), truth(data.data_dir, "val")
+    generated, real = (score(network, images, classes) for images in made)
+    return {f"{name} of labels read, %, beside real": (generated[name], real[name]) for name in generated}
+
+
+def sharpnesses(run: Path) -> Figures:
+    """Gradient energy of pix2pix beside that of the L1 loss alone, and beside that of real photographs."""
+    made, real = photographs(models_of(run)[0], run)  # type: ignore[misc]
+    figures = {"gradient energy, beside real": (sharpness(made), sharpness(real))}
+    alone = run.with_name("pix2pix-l1")
+    if run.name == "pix2pix" and (alone / "marks/end.pt").exists():
+        blurred, _ = photographs(models_of(alone)[0], alone)  # type: ignore[misc]
+        figures["gradient energy, beside L1 alone"] = sharpness(made), sharpness(blurred)
+    return figures
+
+
+def comes_back(run: Path) -> Figures:
+    """Distances of CycleGAN and DiscoGAN."""
+    data = data_of(run)
 
     def errors(m: CyclicTranslator) -> Tensor:
         """L1 and squared, of A and of B."""
@@ -96,15 +124,17 @@ def cycle(model: CyclicTranslator, untrained: CyclicTranslator, data: Any) -> Fi
         return torch.cat(found).mean(0)
 
     names = [f"{kind} error of {way}" for way in ("A to B to A", "B to A to B") for kind in ("L1", "squared")]
-    pairs = zip(errors(model).tolist(), errors(untrained).tolist(), strict=True)
-    return {f"{name}, beside untrained": pair for name, pair in zip(names, pairs, strict=True)}
+    trained, untrained = (errors(model).tolist() for model in models_of(run))  # type: ignore[arg-type]
+    return {f"{name}, beside untrained": pair for name, *pair in zip(names, trained, untrained, strict=True)}  # type: ignore[misc]
 
 
-def domains(model: gans.StarGAN, _: gans.StarGAN, data: Any) -> Figures:
-    """StarGAN."""
-    classifier = classifier_of(data, Path("~/.cache/gan-lab").expanduser())
+def domains(run: Path) -> Figures:
+    """StarGAN's translations into every other domain."""
+    model, data = models_of(run)[0], data_of(run)
+    assert isinstance(model, gans.StarGAN)
+    classifier = classifier_of(data, CACHE)
     judges = {
-        "its discriminator": torch.no_grad()(lambda images: model.judge(images)[1].argmax(1)),
+        "its discriminator": torch.no_grad()(lambda images: model.judge(images).rest[0].argmax(1)),
         "a classifier": lambda images: classifier(to_uint8(images)).logits.argmax(1),
     }
     right: dict[str, list[list[Tensor]]] = {name: [[], []] for name in judges}
@@ -122,45 +152,69 @@ def domains(model: gans.StarGAN, _: gans.StarGAN, data: Any) -> Figures:
     }
 
 
+MEASURES = {
+    "pix2pix-l1": (labels_read, sharpnesses),
+    "pix2pix": (labels_read, sharpnesses),
+    "cyclegan": (labels_read, comes_back),
+    "discogan": (labels_read, comes_back),
+    "cut": (labels_read,),
+    "stargan": (domains,),
+}
+
+
+def options_of(name: str, data_dir: Path) -> list[str]:
+    """What ``train.py`` is told of a run beside its config: as many steps as that says, and where the data is."""
+    config, options = RUNS[name]
+    settings = yaml.safe_load((ROOT / f"configs/{config}.yaml").read_text())
+    if name == "stargan" and (data_dir / "cifar10").is_dir():  # CIFAR-10 as folders of JPEG files
+        options = [*options, "--data=datamodules.ImageFolder", f"--data.data_dir={data_dir / 'cifar10'}"]
+    else:
+        options = [*options, f"--data.data_dir={data_dir / ('' if name == 'stargan' else 'facades')}"]
+    return [f"--trainer.max_steps={settings['trainer']['max_steps']}", *options]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gans", nargs="*", default=list(CONFIGS), choices=list(CONFIGS))
-    parser.add_argument("--minutes", type=float, default=24.0, help="minutes of processor time")
+    there = [name for name, (config, _) in RUNS.items() if (ROOT / f"configs/{config}.yaml").exists()]
+    parser.add_argument("--gans", nargs="*", default=there, choices=there)
+    parser.add_argument("--minutes", type=float, default=15.0, help="minutes of processor time at most")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--precision", default=native_precision())
+    parser.add_argument("--data_dir", default="data", type=Path, help="holds facades and cifar10")
     parser.add_argument("--out", default="runs/translates", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     options, override = parser.parse_known_args()  # others go to train.py
-    options.out = options.out.resolve()
+    out = options.out.resolve()
+    print(f"{machine()}, {options.precision}, one thread a run, seed {options.seed}\n\n{HEAD}", flush=True)
+    torch.set_num_threads(1)
     rows: list[list[Any]] = []
-    print(
-        f"{'gan':10} {'steps':>6} {'minutes':>7}  {'figure':46} {'trained':>8} {'beside':>8} {'ratio':>6}", flush=True
-    )
-    for name in options.gans:
-        config = ROOT / "configs" / f"{CONFIGS[name]}.yaml"
-        settings = yaml.safe_load(config.read_text())
-        data_dir = str(Path(settings["data"]["init_args"].get("data_dir", "data")).resolve())
-        told = [f"--trainer.precision={options.precision}", f"--trainer.max_steps={settings['trainer']['max_steps']}"]
-        if name == "stargan" and (Path(data_dir) / "cifar10/train").is_dir():  # CIFAR-10 as folders of JPEG files
-            data_dir += "/cifar10"
-            told.append("--data=datamodules.ImageFolder")
-        run = options.out / name
-        train(config, run, [*told, f"--data.data_dir={data_dir}", *override], 10**12, options.minutes, options.seed)
-        model, untrained, _ = models_of(run)
-        minutes, steps = marks(run)[-1]["seconds"] / 60, marks(run)[-1]["steps"]
-        data = data_of(run)
-        measure = to_target if name == "pix2pix" else domains if name == "stargan" else cycle
-        for figure, (value, beside) in measure(model, untrained, data).items():  # type: ignore[operator]
-            rows.append([name, steps, round(minutes, 1), figure, value, beside, value / beside])
-            print(
-                f"{name:10} {steps:6,} {minutes:7.1f}  {figure:46} {value:8.4g} {beside:8.4g} {value / beside:6.3f}",
-                flush=True,
-            )
-        shown = model.shown(next(batches(data, data.val_split)))[:SHOWN]
-        write_png(grid(shown.flatten(0, 1), shown.shape[1]), options.out / f"{name}.png")
-        with (options.out / "results.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["gan", "steps", "minutes", "figure", "trained", "beside", "ratio"])
-            writer.writerows(rows)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = {}
+        for name in options.gans:
+            config = ROOT / f"configs/{RUNS[name][0]}.yaml"
+            told = [
+                f"--trainer.precision={options.precision}",
+                *options_of(name, options.data_dir.resolve()),
+                *override,
+            ]
+            # Steps end the training, so there is no limit to images.
+            runs[name] = pool.submit(train, config, out / name, told, 10**12, options.minutes, options.seed)
+        for name, training in runs.items():
+            training.result()
+            run = out / name
+            end = marks(run)[-1]
+            ending = [end["steps"], end["seconds"] / 60]
+            for measure in MEASURES[name]:
+                rows += [[name, *ending, figure, *pair, pair[0] / pair[1]] for figure, pair in measure(run).items()]
+            for row in rows[-sum(row[0] == name for row in rows) :]:
+                print("| {} | {:,} | {:.1f} | {} | {:.4g} | {:.4g} | {:.3f} |".format(*row), flush=True)
+            data = data_of(run)
+            shown = models_of(run)[0].shown(next(batches(data, data.val_split)))[:SHOWN]
+            write_png(grid(shown.flatten(0, 1), shown.shape[1]), out / f"{name}.png")
+            with (out / "results.csv").open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["gan", "steps", "minutes", "figure", "trained", "beside", "ratio"])
+                writer.writerows(rows)
 
 
 if __name__ == "__main__":
