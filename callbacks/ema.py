@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from callbacks.command_line.annotations import check_ranges
+
+STATISTICS = ("running_mean", "running_var")
 
 
 class EMA(Callback):
@@ -14,8 +16,9 @@ class EMA(Callback):
 
     The average is a part of the module, so checkpoints hold it beside the raw weights. The half-life is counted in
     images, so that it means the same for every batch size and number of devices, and it grows with the images seen, so
-    that the first, untrained weights are soon forgotten (Karras et al. 1912.04958; official code). Buffers, such as
-    batch norm's running statistics, are averaged with the weights that they belong to.
+    that the first, untrained weights are soon forgotten (Karras et al. 1912.04958; official code). Batch norm's running
+    statistics are averaged with the weights that they belong to. All other buffers are copied, as the official code
+    does: spectral norm's vectors, averaged, would no longer have length 1 and so let the layers grow.
 
     Args:
         half_life: Images after which old weights count half; 0 keeps no average.
@@ -48,10 +51,18 @@ class EMA(Callback):
         self._step = trainer.global_step
         images = len(pl_module.real(batch)) * trainer.world_size * pl_module.accumulate_grad_batches
         keep = self.decay(seen=self._step * images, batch=images)
-        average, current = (_floats(net) for net in (pl_module.averaged_generator, pl_module.generator))
-        torch._foreach_lerp_(average, current, 1 - keep)
+        averaged, raw = pl_module.averaged_generator, pl_module.generator
+        torch._foreach_lerp_(_averaged(averaged), _averaged(raw), 1 - keep)
+        for buffer, now in zip(_copied(averaged), _copied(raw), strict=True):
+            buffer.copy_(now)
 
 
-def _floats(network: torch.nn.Module) -> list[Tensor]:
-    """Weights and buffers that can be averaged (batch norm also counts its batches, in an integer)."""
-    return [t.detach() for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()]
+def _averaged(network: nn.Module) -> list[Tensor]:
+    """Weights, and the running statistics of batch norm."""
+    statistics = [b for name, b in network.named_buffers() if name.endswith(STATISTICS)]
+    return [t.detach() for t in (*network.parameters(), *statistics)]
+
+
+def _copied(network: nn.Module) -> list[Tensor]:
+    """All other buffers."""
+    return [b.detach() for name, b in network.named_buffers() if not name.endswith(STATISTICS)]

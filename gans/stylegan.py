@@ -3,7 +3,6 @@
 "Official code" is NVlabs/stylegan; its options are the paper's configuration F at up to 256 px.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -11,7 +10,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
+from torch.nn.functional import leaky_relu
 
 from gans.parts.penalties import R1, Penalty
 from gans.parts.precision import full_precision
@@ -19,62 +18,26 @@ from gans.parts.style import (
     AdaIN,
     Blur,
     DownConv2d,
+    Growth,
     StyleGenerator,
     UpConv2d,
+    averaged,
     check_mapping_layers,
+    enlarged,
     equalised,
 )
 from gans.training.batches import images_of
+from gans.training.module import at_least
 from gans.training.noise import NoiseGAN, channels_and_size
 from gans.training.optimizers import Adam
 from gans.training.update import Loss
-
-
-class Growth:
-    """How far progressive growing has come: plain numbers, because the host decides with them which layers run.
-
-    Args:
-        size: Height and width of the images.
-        grow_images: See StyleGAN.
-    """
-
-    def __init__(self, size: int, grow_images: int) -> None:
-        self.sizes = [2**i for i in range(2, size.bit_length())]  # 4 to S
-        self.grow_images = grow_images
-        self.seen = 0  # images seen so far
-
-    def level(self) -> tuple[int, float]:
-        """How many of ``sizes`` are in use, and the share in the picture, [0, 1), that the last but one still has.
-
-        Growing starts with two, 4x4 and 8x8. Every size is trained on ``grow_images`` images, and then on as many while
-        the next one fades in (Karras et al. 1710.10196, figure 2; official code's ``training_schedule``).
-        """
-        if not self.grow_images:
-            return len(self.sizes), 0.0
-        phase, images = divmod(self.seen, 2 * self.grow_images)
-        missing = len(self.sizes) - 2 - phase - max(0.0, images / self.grow_images - 1)
-        return (len(self.sizes) - int(missing), missing % 1) if missing > 0 else (len(self.sizes), 0.0)
-
-    def converters(self, make: Callable[[int], nn.Module]) -> nn.ModuleList:
-        """The layers between features and pictures, made for every size that is ever the last in use."""
-        return nn.ModuleList(make(size) for size in (self.sizes if self.grow_images else self.sizes[-1:]))
-
-
-def enlarged(images: Tensor, factor: int = 2) -> Tensor:
-    """Repeat every pixel."""
-    return interpolate(images, scale_factor=factor) if factor > 1 else images
-
-
-def averaged(images: Tensor, factor: int = 2) -> Tensor:
-    """Average squares of pixels."""
-    return avg_pool2d(images, factor) if factor > 1 else images
 
 
 class Layer(nn.Module):
     """A convolution, then noise, bias, leaky ReLU and the style, in this order (figure 1b; official code's epilogue).
 
     Noise is one value a pixel, with a learned weight a channel that starts at 0. It is fresh in training and fixed in
-    evaluation, so that the same z gives the same image (the official code draws it anew unless told otherwise).
+    evaluation, so that the same z gives the same image.
     """
 
     fixed_noise: Tensor
@@ -96,10 +59,14 @@ class Layer(nn.Module):
 
 
 class Generator(StyleGenerator):
-    """Noise (N, latent_dim) to images (N, C, S, S), about in [-1, 1] but not bounded: there is no tanh (official code).
+    """Noise (N, latent_dim) to images (N, C, S, S) in [-1, 1].
 
     Two layers at every size from 4x4 on; the very first has no convolution but a learned constant. While the networks
     grow, the picture of the sizes in use is enlarged to S.
+
+    The official code has no tanh at the end and a constant of ones at the beginning. Without the tanh no image is as
+    flat as MNIST's background, which gives all of them away; the constant is normal, as StyleGAN2's, since the
+    normalisation of a flat one divides by 0.0001 and multiplies its gradient by as much.
     """
 
     def __init__(
@@ -110,7 +77,7 @@ class Generator(StyleGenerator):
         self.growth = growth
         self.coarse = min(4, self.layers // 2)
         widths = [width_at(s, size, width) for s in growth.sizes]
-        self.const = nn.Parameter(torch.ones(1, widths[0], 4, 4))
+        self.const = nn.Parameter(torch.randn(1, widths[0], 4, 4))
         convolutions: list[nn.Module] = [nn.Identity(), equalised(conv3x3(widths[0], widths[0]))]
         for before, after in pairwise(widths):
             up = equalised(UpConv2d(before, after, 3, bias=False))
@@ -119,7 +86,7 @@ class Generator(StyleGenerator):
             Layer(conv, widths[i // 2], growth.sizes[i // 2], latent_dim) for i, conv in enumerate(convolutions)
         )
         self.to_image = growth.converters(
-            lambda s: equalised(nn.Conv2d(width_at(s, size, width), channels, 1), gain=1.0)
+            lambda s: nn.Sequential(equalised(nn.Conv2d(width_at(s, size, width), channels, 1), gain=1.0), nn.Tanh())
         )
 
     def active_layers(self) -> int:
@@ -142,12 +109,16 @@ class Generator(StyleGenerator):
 class MinibatchDeviation(nn.Module):
     """Append to features (N, C, H, W) a channel that says how much the images differ (1710.10196, section 3).
 
-    The batch is divided into groups of 4 images, or of the largest smaller number that divides it. In a group, the
-    deviation of every feature is averaged over features and positions.
+    The batch is divided into groups of so many images, or of the largest smaller number that divides it. In a group,
+    the deviation of every feature is averaged over features and positions.
     """
 
+    def __init__(self, group: int = 4) -> None:
+        super().__init__()
+        self.group = group
+
     def forward(self, x: Tensor) -> Tensor:
-        group = next(n for n in (4, 3, 2, 1) if len(x) % n == 0)
+        group = next(n for n in range(self.group, 0, -1) if len(x) % n == 0)
         groups = full_precision(x).unflatten(0, (group, -1))
         variance = (groups - groups.mean(0)).square().mean(0)
         deviation = (variance + 1e-8).sqrt().mean((1, 2, 3), keepdim=True).repeat(group, 1, *x.shape[2:])
@@ -160,7 +131,9 @@ class Discriminator(nn.Module):
     While the networks grow, it first reduces the images to the largest size in use.
     """
 
-    def __init__(self, channels: int, size: int, width: int, outcomes: int = 1, grow_images: int = 0) -> None:
+    def __init__(
+        self, channels: int, size: int, width: int, outcomes: int = 1, grow_images: int = 0, group: int = 4
+    ) -> None:
         super().__init__()
         self.growth = growth = Growth(size, grow_images)
         widths = [width_at(s, size, width) for s in growth.sizes]
@@ -179,7 +152,7 @@ class Discriminator(nn.Module):
         )
         hidden = width_at(2, size, width)
         self.head = nn.Sequential(
-            MinibatchDeviation(),
+            MinibatchDeviation(group),
             equalised(conv3x3(widths[0] + 1, widths[0], bias=True)),
             nn.LeakyReLU(0.2),
             nn.Flatten(),
@@ -247,8 +220,9 @@ class StyledGAN(NoiseGAN):
 class StyleGAN(StyledGAN):
     """Style-based generator, trained with the non-saturating loss and R1 (the paper's configuration F, appendix C).
 
-    Adam with 1e-3, beta1 0 and beta2 0.99. The paper truncates (psi 0.7) the pictures that it shows and not those that
-    it scores, so the default is not to; ``--model.truncation=0.7`` for pictures.
+    Adam with 1e-3 (the official code: 1.5e-3 at 128 px and 2e-3 at 256 px), beta1 0 and beta2 0.99. R1's weight follows
+    the size of the images; the paper has 10, for those of 1024 px. The paper truncates (psi 0.7) the pictures that it
+    shows and not those that it scores, so the default is not to; ``--model.truncation=0.7`` for pictures.
 
     Args:
         image_shape: Channels, height and width of the images: square, a power of two from 16 to 256.
@@ -262,6 +236,7 @@ class StyleGAN(StyledGAN):
         grow_images: Grow progressively: images that each size is trained on, and then as many again while the next one
             fades in, from 8x8 on (600,000 in the paper); 0 trains the full networks from the beginning (official code's
             structure='fixed').
+        deviation_group: Images among which the discriminator sees how much they differ (minibatch deviation).
         **kwargs: See NoiseGAN.
 
     Raises:
@@ -280,6 +255,7 @@ class StyleGAN(StyledGAN):
         style_mixing: Annotated[float, "[0, 1]"] = 0.9,
         truncation: Annotated[float, "[-1, 1]"] = 1.0,
         grow_images: Annotated[int, "[0, inf)"] = 0,
+        deviation_group: Annotated[int, "[1, inf)"] = 4,
         penalty: Penalty | list[Penalty] | None = R1(),  # noqa: B008
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3, beta1=0.0, beta2=0.99),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3, beta1=0.0, beta2=0.99),
@@ -295,10 +271,10 @@ class StyleGAN(StyledGAN):
         )
         channels, size = channels_and_size(self)
         check_mapping_layers(mapping_layers)
+        at_least(1, deviation_group=deviation_group)
+        at_least(0, grow_images=grow_images)
         if not 0 <= style_mixing <= 1:
             raise MisconfigurationException(f"--model.style_mixing must be from 0 to 1; got {style_mixing}")
-        if grow_images < 0:
-            raise MisconfigurationException(f"--model.grow_images must be 0 or more; got {grow_images}")
         if grow_images and self.compiles:
             raise MisconfigurationException(
                 "--model.compile=true does not go with --model.grow_images, which changes the networks in every step: "
@@ -307,14 +283,24 @@ class StyleGAN(StyledGAN):
         styles = {"mapping_layers": mapping_layers, "style_mixing": style_mixing, "truncation": truncation}
         self.build(
             Generator(channels, size, latent_dim, width, grow_images, **styles),
-            Discriminator(channels, size, width, self.loss.outcomes, grow_images),
+            Discriminator(channels, size, width, self.loss.outcomes, grow_images, deviation_group),
         )
+
+    def generate(self, batch: Any) -> Tensor:
+        """See GANModule. The layers' noise is drawn anew, as in the images that the official code scores."""
+        with self.sampling() as generator:
+            generator.body.train()  # in which nothing but the noise depends on the mode
+            return generator(self.noise(len(images_of(batch)))).float()
 
     # Growing
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
+        before = self.discriminator.growth.stage()
         super().training_step(batch, batch_idx)
         self._grow()
+        if self.discriminator.growth.stage() != before:
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.clear()  # it starts anew (official code's reset_opt_for_new_lod)
 
     def restored(self) -> None:
         self._grow()

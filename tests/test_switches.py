@@ -84,7 +84,7 @@ def test_every_number_declares_its_range():
         ("gans.DCGAN", {"loss": None}, "--model.loss=null must have a value"),
         ("gans.DCGAN", {"generator_optimizer": None}, "--model.generator_optimizer=null must have a value"),
         ("datamodules.ImageFolder", {"data_dir": None}, "--model.data_dir=null must have a value"),
-        ("gans.penalties.R1", {"weight": None}, "--model.weight=null must have a value"),
+        ("gans.penalties.GradientPenalty", {"weight": None}, "--model.weight=null must have a value"),
         ("gans.Pix2Pix", {"loss": {"class_path": "gans.losses.Realness", "init_args": {"outcomes": 1}}}, "outcomes=1 "),
     ],
 )

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Annotated, Any
 
 import torch
@@ -44,18 +45,24 @@ class Penalty(ABC):
 
     Args:
         weight: Factor of the penalty.
+        every: The penalty is added in one of so many steps only, and there so many times (Karras et al. 1912.04958,
+            appendix B, "lazy regularization").
 
     Raises:
-        MisconfigurationException: The weight is not positive.
+        MisconfigurationException: An argument is out of range.
     """
 
     differentiates: str = ""
     """The images, "real" or "fake", whose own scores it differentiates, so that the loss's forward pass will do."""
+    every: int = 1
 
-    def __init__(self, weight: Annotated[float, "(0, inf)"] = 10.0) -> None:
+    def __init__(self, weight: Annotated[float, "(0, inf)"] = 10.0, every: Annotated[int, "[1, inf)"] = 1) -> None:
         if weight <= 0:
             raise MisconfigurationException(f"--model.penalty.weight must be positive; got {weight}")
+        if every < 1:
+            raise MisconfigurationException(f"--model.penalty.every must be at least 1; got {every}")
         self.weight = weight
+        self.every = every
 
     @abstractmethod
     def __call__(self, real: Judged, fake: Judged) -> Tensor:
@@ -77,21 +84,42 @@ class GradientPenalty(Penalty):
 
 
 class R1(Penalty):
-    """Gradient penalty on real images (Mescheder et al. 1801.04406, equation 9): ``weight / 2 * E |grad D(x)|^2``."""
+    """Gradient penalty on real images (Mescheder et al. 1801.04406, equation 9): ``weight / 2 * E |grad D(x)|^2``.
+
+    Args:
+        weight: Factor of the penalty. By default it follows the size of the images, ``0.0002 * pixels / batch`` with
+            the batch that StyleGAN2-ADA's ``train.py``, where this rule is from, has at that size on one GPU: 0.0064 at
+            32 px, 0.1 at 128 px and 0.8 at 256 px. The 10 of 1801.04406 and of StyleGAN belongs to large images.
+        every: See Penalty.
+
+    Raises:
+        MisconfigurationException: See Penalty.
+    """
 
     differentiates = "real"
 
+    def __init__(
+        self, weight: Annotated[float, "(0, inf)"] | None = None, every: Annotated[int, "[1, inf)"] = 1
+    ) -> None:
+        super().__init__(1.0 if weight is None else weight, every)
+        self.weight = weight  # type: ignore[assignment]
+
     def __call__(self, real: Judged, fake: Judged) -> Tensor:
-        return self.weight / 2 * real.gradient().square().sum(1).mean()
+        return self.weight_at(real.images) / 2 * real.gradient().square().sum(1).mean()
+
+    def weight_at(self, images: Tensor) -> float:
+        """The weight that was given, or that of the rule for images (N, C, H, W)."""
+        pixels = images.shape[2:].numel()
+        return 0.0002 * pixels / min(32, 4096 / sqrt(pixels)) if self.weight is None else self.weight
 
 
-class R2(Penalty):
+class R2(R1):
     """R1's counterpart on generated images, each judged with its own class (1801.04406, equation 10)."""
 
     differentiates = "fake"
 
     def __call__(self, real: Judged, fake: Judged) -> Tensor:
-        return self.weight / 2 * fake.gradient().square().sum(1).mean()
+        return super().__call__(fake, real)
 
 
 def gradient_at(judge: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -1,16 +1,17 @@
-"""What generators with styles are made of: layers with equalised learning rates, the mapping network and AdaIN.
+"""What GANs with styles are made of: layers with equalised learning rates, growing, the mapping network and AdaIN.
 
 Where no other is named the paper is StyleGAN's (Karras et al., 2018, arXiv 1812.04948); "official code" is
 NVlabs/stylegan.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from math import sqrt
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, group_norm, rms_norm
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, group_norm, interpolate, rms_norm
 from torch.nn.utils.parametrize import register_parametrization
 
 
@@ -72,6 +73,51 @@ class DownConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return conv2d(x, avg_pool2d(self.weight, 2, stride=1, padding=1), self.bias, stride=2, padding=1)
+
+
+class Growth:
+    """How far progressive growing has come: plain numbers, because the host decides with them which layers run.
+
+    Args:
+        size: Height and width of the images.
+        grow_images: See StyleGAN.
+    """
+
+    def __init__(self, size: int, grow_images: int) -> None:
+        self.sizes = [2**i for i in range(2, size.bit_length())]  # 4 to S
+        self.grow_images = grow_images
+        self.seen = 0  # images seen so far
+
+    def level(self) -> tuple[int, float]:
+        """How many of ``sizes`` are in use, and the share in the picture, [0, 1), that the last but one still has.
+
+        Growing starts with two, 4x4 and 8x8. Every size is trained on ``grow_images`` images, and then on as many while
+        the next one fades in (Karras et al. 1710.10196, figure 2; official code's ``training_schedule``).
+        """
+        if not self.grow_images:
+            return len(self.sizes), 0.0
+        phase, images = divmod(self.seen, 2 * self.grow_images)
+        missing = len(self.sizes) - 2 - phase - max(0.0, images / self.grow_images - 1)
+        return (len(self.sizes) - int(missing), missing % 1) if missing > 0 else (len(self.sizes), 0.0)
+
+    def stage(self) -> tuple[int, bool]:
+        """How many of ``sizes`` are in use, and whether the last one is still fading in."""
+        count, fade = self.level()
+        return count, fade > 0
+
+    def converters(self, make: Callable[[int], nn.Module]) -> nn.ModuleList:
+        """The layers between features and pictures, made for every size that is ever the last in use."""
+        return nn.ModuleList(make(size) for size in (self.sizes if self.grow_images else self.sizes[-1:]))
+
+
+def enlarged(images: Tensor, factor: int = 2) -> Tensor:
+    """Repeat every pixel."""
+    return interpolate(images, scale_factor=factor) if factor > 1 else images
+
+
+def averaged(images: Tensor, factor: int = 2) -> Tensor:
+    """Average squares of pixels."""
+    return avg_pool2d(images, factor) if factor > 1 else images
 
 
 class Mapping(nn.Sequential):

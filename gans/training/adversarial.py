@@ -136,7 +136,7 @@ class AnyLoss(AdversarialModule):
         """
         # A penalty may differentiate these passes once more, unless they are in half precision or compiled.
         twice = not (self.compiles or torch.is_autocast_enabled(self.device.type))
-        wanted = [penalty.differentiates for penalty in self.penalties if twice]
+        wanted = [penalty.differentiates for penalty in self.due_penalties() if twice]
         leaves = (
             images.detach().requires_grad_(kind in wanted)
             for kind, (images, *_) in {"real": real, "fake": fake}.items()
@@ -146,11 +146,15 @@ class AnyLoss(AdversarialModule):
         )
         return of_real, of_fake
 
+    def due_penalties(self) -> list[Penalty]:
+        """Those that count in this step: each in every so many, the last of them, so that logged steps have it too."""
+        return [penalty for penalty in self.penalties if (self.global_step + 1) % penalty.every == 0]
+
     def tell_apart(self, real: Judged, fake: Judged) -> Loss:
         """What the discriminator minimises: its loss and the penalties; and what to log."""
         loss = self.loss.discriminator(real.outputs, fake.outputs)
         logs = {"loss/discriminator": loss, "critic/real": real.outputs.mean(), "critic/fake": fake.outputs.mean()}
-        values = [penalty(real, fake) for penalty in self.penalties]
+        values = [penalty.every * penalty(real, fake) for penalty in self.due_penalties()]
         if values:
             logs["loss/penalty"] = torch.stack(values).sum() if len(values) > 1 else values[0]
             loss = loss + logs["loss/penalty"]

@@ -104,18 +104,26 @@ class Loop:
         label = label if self.module.num_classes else ()
         with torch.no_grad():
             fake, classes = self.draw(len(real))
-        r1 = isinstance(self.module.penalty, R1) and not (self.half or self.module.compiles)
+        r1 = self.penalty_is_due() and isinstance(self.module.penalty, R1)
+        r1 = r1 and not (self.half or self.module.compiles)
         real_score = self.judge(real.requires_grad_() if r1 else real, *label)
         loss = self.module.loss.discriminator(real_score, self.judge(fake, *classes))
         if r1:  # on the pass that the loss has made
             (gradient,) = torch.autograd.grad(real_score.sum(), real, create_graph=True)
-            return loss + self.module.penalty.weight / 2 * gradient.flatten(1).square().sum(1).mean()
+            return loss + self.penalty_weight(real) / 2 * gradient.flatten(1).square().sum(1).mean()
         return loss + self.penalty(real, fake, *label)
 
+    def penalty_is_due(self) -> bool:
+        return self.module.penalty is not None and (self.updates + 1) % self.module.penalty.every == 0
+
+    def penalty_weight(self, real: Tensor) -> float:
+        penalty = self.module.penalty
+        return penalty.every * (penalty.weight_at(real) if isinstance(penalty, R1) else penalty.weight)
+
     def penalty(self, real: Tensor, fake: Tensor, *label: Tensor) -> Tensor | float:
-        if self.module.penalty is None:
+        if not self.penalty_is_due():
             return 0.0
-        weight, r1 = self.module.penalty.weight, isinstance(self.module.penalty, R1)
+        weight, r1 = self.penalty_weight(real), isinstance(self.module.penalty, R1)
         share = 0 if r1 else torch.rand(len(real), 1, 1, 1, device=self.device)
         images = (real + share * (fake.float() - real)).requires_grad_()
         # In full precision, and uncompiled, since torch.compile cannot differentiate twice.

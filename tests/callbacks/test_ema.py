@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from conftest import fit, images, small
+from conftest import batch, fit, images, small
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import EMA
-from gans import DCGAN
+from gans import DCGAN, SAGAN, StyleGAN
 
 
 class History(Callback):
@@ -42,6 +42,22 @@ def test_average_follows_its_formula(n_critic):
     for name, value in module.averaged_generator.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_buffers_that_are_no_statistics_are_copied():
+    """Averaged, spectral norm's vectors are shorter than 1, and the layers that they divide grow beyond 1."""
+    module = small(SAGAN, image_shape=(1, 16, 16))
+    fit(module, batch(40), callbacks=[EMA(half_life=20, ramp_up=0.5)])
+    raw, average = (dict(network.named_buffers()) for network in (module.generator, module.averaged_generator))
+    copied = {name for name in raw if torch.equal(raw[name], average[name])}
+    assert copied == {name for name in raw if not name.endswith(("running_mean", "running_var"))}
+    vectors = [value for name, value in average.items() if name.endswith(("_u", "_v"))]
+    assert len(vectors) > 4
+    assert [v.norm().item() for v in vectors] == pytest.approx([1.0] * len(vectors), abs=1e-5)
+    module = small(StyleGAN)
+    fit(module, images(8), callbacks=[EMA(half_life=20)])
+    assert torch.equal(module.averaged_generator.w_mean, module.generator.w_mean)  # as in the official code
+    assert module.generator.w_mean.any()
 
 
 def test_half_life():

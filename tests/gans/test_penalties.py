@@ -1,12 +1,16 @@
 """Gradient penalties against their closed forms."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from conftest import changed, fit, sgd, small, state
+from conftest import changed, fit, images, sgd, small, state
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
+from torch.utils.data import DataLoader
 
-from gans import WGANGP
+from gans import DCGAN, WGANGP, StyleGAN
 from gans.parts.penalties import R1, R2, GradientPenalty, Judged
 
 
@@ -103,9 +107,59 @@ def test_under_autocast_the_penalty_is_float32_and_close(pair):
     assert torch.isfinite(net[0].weight.grad).all()
 
 
-def test_a_weight_that_is_not_positive_is_refused():
+@pytest.mark.parametrize("cls", [R1, R2, GradientPenalty])
+def test_bad_settings_are_named(cls):
     with pytest.raises(MisconfigurationException, match=r"--model\.penalty\.weight must be positive; got 0"):
-        R1(0)
+        cls(0)
+    with pytest.raises(MisconfigurationException, match=r"--model\.penalty\.every must be at least 1; got 0"):
+        cls(1.0, every=0)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(16, 32), (32, 32), (64, 32), (128, 32), (256, 16), (1024, 4)])
+def test_the_weight_follows_the_size_by_the_rule_of_stylegan2_ada(size, batch):
+    """0.0002 * pixels / batch, with its batch for one GPU."""
+    images = torch.rand(2, 3, size, size)
+    judge = lambda x: x.sum((1, 2, 3))  # noqa: E731  # a gradient of 1 everywhere
+    for cls in (R1, R2):
+        assert cls().weight_at(images) == pytest.approx(0.0002 * size**2 / batch)
+        assert cls(7.0).weight_at(images) == 7
+        expected = 0.0002 * size**2 / batch / 2 * 3 * size**2
+        assert of(cls(), judge, images, images).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("cls", [DCGAN, StyleGAN, WGANGP])
+def test_a_lazy_penalty_counts_every_so_many_steps_and_as_many_times(cls):
+    """Where it counts it is logged; between, nothing is differentiated twice."""
+    module = small(cls, penalty=[R1(2.0, every=4), R2(3.0)], num_classes=0).double().eval()
+    x, fake = torch.rand(2, 4, 1, 16, 16).double() * 2 - 1
+    found = []
+    for step in range(8):
+        module._trainer = SimpleNamespace(global_step=step)
+        judged = module.compare((x,), (fake,))
+        assert [judged[0].images.requires_grad, judged[1].images.requires_grad] == [step % 4 == 3, True]
+        found.append(module.tell_apart(*judged)[1]["loss/penalty"].item())
+    r1, r2 = (of(p, module.discriminator, x, fake).item() for p in (R1(2.0), R2(3.0)))
+    assert found == pytest.approx([r2, r2, r2, r2 + 4 * r1] * 2)
+    module.penalties = module.penalties[:1]
+    module._trainer = SimpleNamespace(global_step=0)
+    loss, logs = module.tell_apart(*module.compare((x,), (fake,)))
+    assert "loss/penalty" not in logs
+    assert loss is logs["loss/discriminator"]
+
+
+def test_a_lazy_penalty_goes_on_as_if_training_had_not_stopped(tmp_path):
+    def trained(steps, path=None):
+        seed_everything(0)
+        module = small(DCGAN, penalty=R1(50.0, every=3))
+        trainer = Trainer(max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False)
+        trainer.fit(module, DataLoader(images(4).repeat(8, 1, 1, 1), 4), ckpt_path=path, weights_only=True)
+        return trainer, state(module)
+
+    _, whole = trained(7)
+    trained(2)[0].save_checkpoint(tmp_path / "m.ckpt")
+    _, resumed = trained(7, tmp_path / "m.ckpt")
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name
 
 
 @pytest.mark.parametrize("penalty", [GradientPenalty(), R1(), R2()])
