@@ -68,7 +68,7 @@ def changed(written):
 # Losses and penalties
 
 
-OTHERS = {"a": -1.0, "b": 0.5, "c": 0.25, "outcomes": 7, "objective": "basic", "weight": 2.5}
+OTHERS = {"a": -1.0, "b": 0.5, "c": 0.25, "outcomes": 7, "objective": "basic", "weight": 2.5, "every": 3}
 CLASSES = [
     cls
     for module, base in ((gans.losses, AdversarialLoss), (gans.penalties, Penalty))

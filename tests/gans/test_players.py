@@ -186,6 +186,8 @@ def test_generated_images_are_judged_with_their_own_classes():
 def test_a_list_of_penalties_is_described_and_built_again():
     again = rebuilt("penalty", described([R1(2.0), R2(3.0)]))
     assert [(type(p), p.weight) for p in again] == [(R1, 2.0), (R2, 3.0)]
+    older = rebuilt("penalty", {"class_path": "gans.parts.penalties.R1", "init_args": {"weight": 10.0}})
+    assert (older.weight, older.every) == (10.0, 1)  # of a checkpoint from before there were lazy ones
     with pytest.raises(MisconfigurationException, match="cannot be built"):
         rebuilt("penalty", [{"class_path": "gans.losses.Hinge", "init_args": {}}])
 
