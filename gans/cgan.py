@@ -52,13 +52,15 @@ class Discriminator(nn.Module):
     """Images (N, C, H, W) and classes (N,) to logits (N,), or (N, outcomes) (section 4.1).
 
     The image goes through maxout of 240 units and 5 pieces, the class through one of 50 and 5, and both through one of
-    240 and 4; units are dropped with probability 0.5.
+    240 and 4; units are dropped with probability 0.5. The weights of the class begin as for one input, since of a
+    one-hot vector only one is not 0: as for ``num_classes`` inputs they would hardly be heard beside the image's.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, outcomes: int = 1) -> None:
         super().__init__()
         self.image = nn.Sequential(nn.Flatten(), Maxout(prod(image_shape), 240, 5), nn.Dropout(0.5))
         self.label = nn.Sequential(Maxout(num_classes, 50, 5), nn.Dropout(0.5))
+        nn.init.uniform_(self.label[0].linear.weight, -1.0, 1.0)  # PyTorch's default, 1 / sqrt(inputs), for one input
         self.joint = nn.Sequential(
             Maxout(290, 240, 4), nn.Dropout(0.5), nn.Linear(240, outcomes), nn.Flatten(0 if outcomes == 1 else 1)
         )

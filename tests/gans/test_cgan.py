@@ -33,6 +33,21 @@ def test_maxout_is_the_largest_of_its_pieces():
     torch.testing.assert_close(layer(x), expected)
 
 
+def test_class_and_image_begin_with_like_shares():
+    """Of the variance where they are joined; with PyTorch's weights for a one-hot vector D's class has a twentieth."""
+    torch.manual_seed(0)
+    module = CGAN(image_shape=(1, 28, 28), num_classes=10).eval()
+    for network, others in ((module.discriminator, images(64, (1, 28, 28))), (module.generator, module.noise(64))):
+        into = []
+        network.joint[0].register_forward_hook(lambda layer, given, out, into=into: into.append(out))
+        with torch.no_grad():
+            for label in range(10):
+                network(others, torch.full((64,), label))
+        found = torch.stack(into)  # (classes, others, units)
+        of_class, of_others = found.var(0).mean(), found.var(1).mean()
+        assert 0.2 < of_class / of_others < 2
+
+
 @every
 def test_the_generator_heeds_the_class(cls):
     module = small(cls)
