@@ -39,7 +39,7 @@ def test_class_and_image_begin_with_like_shares():
     module = CGAN(image_shape=(1, 28, 28), num_classes=10).eval()
     for network, others in ((module.discriminator, images(64, (1, 28, 28))), (module.generator, module.noise(64))):
         into = []
-        network.joint[0].register_forward_hook(lambda layer, given, out, into=into: into.append(out))
+        network.joint[0].register_forward_hook(lambda *passed, into=into: into.append(passed[-1]))
         with torch.no_grad():
             for label in range(10):
                 network(others, torch.full((64,), label))
