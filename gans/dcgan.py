@@ -73,7 +73,8 @@ class DCGAN(NoiseGAN):
     """Deep convolutional GAN with the non-saturating loss.
 
     Section 4's settings are the defaults: Adam 2e-4, beta1 0.5, z of 100. Noise is normal and kernels are 4x4, as in
-    the PyTorch example most work builds on; the official code draws z from U(-1, 1) and uses 5x5 kernels.
+    the PyTorch example most work builds on; the official code draws z from U(-1, 1), uses 5x5 kernels and has no biases
+    at images, where these begin at 0.
 
     Args:
         image_shape: Channels, height and width of the images: square, a power of two from 16 to 256.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from gans.dcgan import doublings
+from gans.parts.initialisation import initialise
 from gans.training.batches import images_of
 from gans.training.noise import NoiseGAN
 from gans.training.optimizers import Adam
@@ -86,11 +87,12 @@ def times_halved(size: int) -> int:
 class InfoGAN(NoiseGAN):
     """A GAN whose noise begins with codes that the discriminator has to find again in the image (equation 6).
 
-    The noise vector is a one-hot category, continuous codes from U(-1, 1) and ``latent_dim`` normal numbers. Q gives
-    the category's logits and the continuous codes' means; the negative log-likelihoods of the codes bound the mutual
+    The noise vector is a one-hot category, then continuous codes and ``latent_dim`` numbers from U(-1, 1). Q gives the
+    category's logits and the continuous codes' means; the negative log-likelihoods of the codes bound the mutual
     information (equation 5), with a fixed standard deviation of 1 for the continuous ones. As in the official code the
-    bound is in both losses: Q and the layers it shares with D learn in D's step, G in its own. D's learning rate is
-    2e-4, G's 1e-3 (appendix C). Labels are never used.
+    bound is in both losses: Q and the layers it shares with D learn in D's step, G in its own. Both terms count 1, as
+    there (section 6 would have the continuous one smaller), and weights begin as DCGAN's. D's learning rate is 2e-4,
+    G's 1e-3 (appendix C). Labels are never used.
 
     Args:
         image_shape: Channels, height and width of the images: square, of 16, 28, 32, 64 or 128 px.
@@ -115,7 +117,7 @@ class InfoGAN(NoiseGAN):
         categories: Annotated[int, "[2, inf)"] = 10,
         continuous: Annotated[int, "[0, inf)"] = 2,
         category_weight: Annotated[float, "[0, inf)"] = 1.0,
-        continuous_weight: Annotated[float, "[0, inf)"] = 0.1,
+        continuous_weight: Annotated[float, "[0, inf)"] = 1.0,
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-3),
         **kwargs: Any,
     ) -> None:
@@ -136,15 +138,15 @@ class InfoGAN(NoiseGAN):
         self.continuous_weight = continuous_weight
         inputs = categories + continuous + latent_dim
         self.build(
-            Generator(channels, size, inputs, width),
-            Discriminator(channels, size, width, categories, continuous, self.loss.outcomes),
+            Generator(channels, size, inputs, width).apply(initialise),
+            Discriminator(channels, size, width, categories, continuous, self.loss.outcomes).apply(initialise),
         )
 
     def noise(self, n: int) -> Tensor:
         """n inputs of the generator, (n, categories + continuous + latent_dim): codes first."""
         category = one_hot(torch.randint(self.categories, (n,), device=self.device), self.categories).to(self.dtype)
-        continuous = torch.rand(n, self.continuous, device=self.device, dtype=self.dtype) * 2 - 1
-        return torch.cat([category, continuous, super().noise(n)], 1)
+        uniform = torch.rand(n, self.continuous + self.latent_dim, device=self.device, dtype=self.dtype) * 2 - 1
+        return torch.cat([category, uniform], 1)
 
     def information(self, noise: Tensor, category: Tensor, continuous: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted negative log-likelihoods of the noise's codes under Q."""

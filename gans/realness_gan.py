@@ -2,8 +2,19 @@
 
 from typing import Any
 
-from gans.dcgan import DCGAN
+import torch
+from torch import Tensor, nn
+
+from gans.dcgan import DCGAN, Discriminator, Generator
 from gans.parts.losses import AdversarialLoss, Realness
+
+
+class Resampled(nn.Module):
+    """Means and log-variances (N, 2 * outcomes) to a sample of each (N, outcomes): feature resampling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, log_variance = x.chunk(2, 1)
+        return mean + torch.randn_like(mean) * (log_variance / 2).exp()
 
 
 class RealnessGAN(DCGAN):
@@ -19,6 +30,8 @@ class RealnessGAN(DCGAN):
     objective, the anchors' shift and spectral or batch norm in D change the pace only.
 
     Args:
+        resample: Let the discriminator give a mean and a variance of each outcome's logit, which is drawn from these
+            (the official code's re-parameterised head, used on CelebA).
         **kwargs: See DCGAN.
     """
 
@@ -27,6 +40,14 @@ class RealnessGAN(DCGAN):
         image_shape: tuple[int, int, int],
         loss: AdversarialLoss = Realness(),  # noqa: B008
         spectral_norm: bool = True,
+        resample: bool = False,
         **kwargs: Any,
     ) -> None:
+        self.resample = resample
         super().__init__(image_shape, loss=loss, spectral_norm=spectral_norm, **kwargs)
+
+    def networks(self, channels: int, size: int, width: int) -> tuple[nn.Module, nn.Module]:
+        if not self.resample:
+            return super().networks(channels, size, width)
+        discriminator = Discriminator(channels, size, width, 2 * self.loss.outcomes, self.discriminator_norm())
+        return Generator(channels, size, self.latent_dim, width), discriminator.append(Resampled())

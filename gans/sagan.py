@@ -7,9 +7,11 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, relu
+from torch.nn.utils import parametrize
 
 from gans.parts.initialisation import normalise_spectrally
 from gans.parts.losses import AdversarialLoss, Hinge
+from gans.parts.penalties import Judged
 from gans.training.noise import NoiseGAN, channels_and_size
 from gans.training.optimizers import Adam
 
@@ -53,7 +55,7 @@ class ConditionalNorm(nn.Module):
         x = self.norm(x)
         if self.affine is None:
             return x
-        gain, bias = self.affine(*label)[:, :, None, None].chunk(2, 1)
+        gain, bias = self.affine(*label).to(x.dtype)[:, :, None, None].chunk(2, 1)  # or all features were float32
         return gain * x + bias
 
 
@@ -71,7 +73,7 @@ class GeneratorBlock(nn.Module):
     def forward(self, x: Tensor, *label: Tensor) -> Tensor:
         y = self.conv1(interpolate(relu(self.norm1(x, *label)), scale_factor=2))
         y = self.conv2(relu(self.norm2(y, *label)))
-        return y + self.skip(interpolate(x, scale_factor=2))
+        return y + interpolate(self.skip(x), scale_factor=2)  # a 1x1 convolution is the same before it, and cheaper
 
 
 class Generator(nn.Module):
@@ -156,7 +158,8 @@ class SAGAN(NoiseGAN):
 
     Classes, where the data has them, choose the gains and biases of the generator's batch norm and are projected in the
     discriminator. Two time-scale updates: Adam with 4e-4 for D and 1e-4 for G, beta1 0; beta2 is the paper's 0.9 (the
-    official code leaves TensorFlow's 0.999).
+    official code leaves TensorFlow's 0.999). Weights begin as Xavier's and biases as 0. Pictures and scores are made
+    with batch norm's running statistics, as in the official evaluation.
 
     Args:
         image_shape: Channels, height and width of the images: square, a power of two from 16 to 256.
@@ -197,6 +200,15 @@ class SAGAN(NoiseGAN):
         for layer in [*generator.modules(), *discriminator.modules()]:
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        if discriminator.embedding is not None:  # one of N(0, 1) would hardly move: Adam's steps do not grow with it
+            nn.init.xavier_uniform_(discriminator.embedding.weight)
         if self.spectral_norm:
             normalise_spectrally(generator, nn.Linear | nn.Conv2d)  # not the class's gains and biases
         self.build(generator, discriminator)
+
+    def compare(self, real: Any, fake: Any, by: nn.Module | None = None) -> tuple[Judged, Judged]:
+        """See AnyLoss. Spectral norms are estimated for the real images and kept for the others (official code)."""
+        with parametrize.cached():
+            return super().compare(real, fake, by)

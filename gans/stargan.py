@@ -25,11 +25,12 @@ class Generator(ResidualGenerator):
     """Images (N, C, H, W) and the domains they are to be of (N, domains), 0 or 1, to images in [-1, 1] (table 4).
 
     Domains are planes stacked on the image. Borders are padded with zeros: reflected, they would hide the planes' level
-    (official code).
+    (official code). The last convolution has a bias, which begins at 0; the official one has none.
     """
 
     def __init__(self, channels: int, domains: int, width: int, blocks: int) -> None:
         super().__init__(channels + domains, channels, width, blocks)
+        nn.init.zeros_(self[-2].bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, domains: Tensor) -> Tensor:  # type: ignore[override]
         planes = domains[:, :, None, None].expand(-1, -1, *images.shape[-2:])

@@ -14,7 +14,8 @@ class WGAN(DCGAN):
     """DCGAN's networks, with a critic that estimates the Wasserstein distance (algorithm 1).
 
     The critic's weights are clipped to 0.01 after each of its updates, five of which precede a generator update, and
-    both networks are trained with RMSProp at 5e-5: with momentum the critic becomes unstable (section 4).
+    both networks are trained with RMSProp at 5e-5: with momentum the critic becomes unstable (section 4). The layers
+    at images have biases, which begin at 0 and which the official code lacks.
 
     Args:
         warm_up: Train the critic 100 times before each of the first 25 generator updates and every 500th afterwards, so

@@ -3,15 +3,24 @@
 from typing import Any
 
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 
 def initialise(module: nn.Module) -> None:
-    """DCGAN's initialisation (section 4, official code): weights N(0, 0.02), batch norm gains N(1, 0.02)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    """DCGAN's initialisation (section 4, official code): weights N(0, 0.02), batch norm gains N(1, 0.02), biases 0.
+
+    The official codes of InfoGAN, pix2pix and CycleGAN begin like this, too.
+    """
+    if parametrize.is_parametrized(module):
+        return  # such as layers with an equalised learning rate, which begin otherwise
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 def normalise_spectrally(network: nn.Module, kinds: Any) -> None:

@@ -131,9 +131,9 @@ class Realness(AdversarialLoss):
     also pulls it to A1 and "relativistic", the default, to D(x), as the official code does. The anchors' own entropies,
     which have no gradient, are left out: these are cross-entropies.
 
-    Anchors are histograms of 1,000 fresh samples every time, A0 of a normal and A1 of a uniform distribution, and then
-    shifted to the two ends of the support [-1, 1], which piles half of their mass on the last outcome there (official
-    code).
+    Anchors are histograms of 1,000 samples, A0 of a normal and A1 of a uniform distribution, and then shifted to the
+    two ends of the support [-1, 1], which piles half of their mass on the last outcome there. The official code draws
+    the samples once; here they are drawn anew every time.
 
     Args:
         outcomes: Numbers the discriminator gives for an image, as logits of the distribution.

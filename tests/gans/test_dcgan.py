@@ -2,10 +2,23 @@
 
 import pytest
 import torch
+from conftest import small
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
-from gans import DCGAN
+from gans import (
+    ACGAN,
+    DCGAN,
+    LSGAN,
+    SAGAN,
+    WGAN,
+    ConvolutionalCGAN,
+    CycleGAN,
+    InfoGAN,
+    Pix2Pix,
+    RealnessGAN,
+    StyleDCGAN,
+)
 
 
 def layers(network, *kinds):
@@ -69,6 +82,26 @@ def test_initialisation():
         mean = 1.0 if isinstance(layer, nn.BatchNorm2d) else 0.0
         assert layer.weight.mean().item() == pytest.approx(mean, abs=0.003)
         assert layer.weight.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [DCGAN, WGAN, LSGAN, ACGAN, ConvolutionalCGAN, RealnessGAN, InfoGAN, SAGAN, Pix2Pix, CycleGAN],
+    ids=lambda cls: cls.__name__,
+)
+def test_biases_begin_at_0(cls):
+    """Those of convolutions, linear maps and norms, in all papers whose official code begins like this."""
+    biases = [p for name, p in small(cls).named_parameters() if name.endswith("bias")]
+    assert biases
+    assert not any(p.any() for p in biases)
+
+
+def test_layers_with_an_equalised_rate_begin_in_their_own_way():
+    """Their trained weights are N(0, 1 / rate^2), and AdaIN's gains begin at 1."""
+    generator = StyleDCGAN(image_shape=(1, 16, 16), width=4).generator
+    scaled = [p for name, p in generator.named_parameters() if name.endswith("weight.original")]
+    assert scaled
+    assert all(p.std().item() > 0.5 for p in scaled)
 
 
 def test_real_and_generated_images_pass_the_discriminator_apart():

@@ -28,7 +28,9 @@ def test_noise_is_category_continuous_codes_and_noise():
     assert continuous.aminmax().min >= -1
     assert continuous.aminmax().max <= 1
     assert continuous.var().item() == pytest.approx(1 / 3, abs=0.02)  # of a uniform distribution
-    assert rest.std().item() == pytest.approx(1, abs=0.02)
+    assert rest.aminmax().min >= -1  # as the official code's noise
+    assert rest.aminmax().max <= 1
+    assert rest.var().item() == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_networks_of_table_1():
@@ -38,6 +40,17 @@ def test_networks_of_table_1():
     assert sizes == [(1024, 74), (7 * 7 * 128, 1024), (128, 64, 4, 4), (64, 1, 4, 4)]
     sizes = [tuple(p.shape) for p in module.discriminator.parameters() if p.ndim > 1]
     assert sizes == [(64, 1, 4, 4), (128, 64, 4, 4), (1024, 7 * 7 * 128), (1, 1024), (128, 1024), (12, 128)]
+
+
+def test_it_begins_as_the_official_code_with_both_terms_at_1():
+    """Weights N(0, 0.02), linear ones too, gains N(1, 0.02) and biases 0."""
+    module = InfoGAN(image_shape=(1, 28, 28))
+    assert (module.category_weight, module.continuous_weight) == (1, 1)
+    for layer in module.modules():
+        weight = getattr(layer, "weight", None)
+        if weight is not None and weight.numel() > 1000:
+            assert weight.mean().item() == pytest.approx(float(weight.ndim == 1), abs=0.003)
+            assert weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 def information(noise, category, continuous):

@@ -10,6 +10,7 @@ from callbacks import Score
 from datamodules import Digits
 from gans import RealnessGAN
 from gans.parts.losses import Realness
+from gans.realness_gan import Resampled
 from gans.training.optimizers import Adam
 
 
@@ -21,6 +22,22 @@ def test_the_discriminator_gives_51_outcomes_and_is_spectrally_normalised_withou
         if isinstance(layer, nn.Conv2d):
             assert nn.utils.parametrize.is_parametrized(layer, "weight")
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in module.generator.modules())
+
+
+def test_outcomes_can_be_drawn_from_a_mean_and_a_variance_each():
+    """The official code's re-parameterised head: mean + normal noise * exp(log-variance / 2)."""
+    module = RealnessGAN(image_shape=(1, 16, 16), width=4, resample=True)
+    real = torch.zeros(3, 1, 16, 16)
+    assert module.discriminator(real).shape == (3, 51)
+    assert module.discriminator[-3].weight.shape[0] == 102
+    assert not torch.equal(*(module.judge(real).outputs for _ in range(2)))
+    means = torch.tensor([[3.0, -1.0]]).expand(20_000, 2)
+    drawn = Resampled()(torch.cat([means, torch.tensor([[0.25, 4.0]]).log().expand(20_000, 2)], 1))
+    assert drawn.mean(0).tolist() == pytest.approx([3, -1], abs=0.05)
+    assert drawn.std(0).tolist() == pytest.approx([0.5, 2], abs=0.03)
+    module.discriminator_loss(real)[0].backward()
+    for gradient in module.discriminator[-3].bias.grad.split(51):
+        assert gradient.abs().sum() > 0
 
 
 def test_anchors_are_drawn_anew_every_time_and_lie_at_two_ends():

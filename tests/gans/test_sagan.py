@@ -9,7 +9,7 @@ from torch.nn.utils import parametrize
 
 from gans import SAGAN
 from gans.parts.losses import Hinge
-from gans.sagan import ConditionalNorm, SelfAttention
+from gans.sagan import ConditionalNorm, GeneratorBlock, SelfAttention
 
 
 def test_attention_is_section_3_written_out():
@@ -65,6 +65,50 @@ def test_every_convolution_and_linear_map_is_spectrally_normalised_in_both():
     for _ in range(200):  # power iterations
         weight = layer.weight
     assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_weights_begin_as_xaviers():
+    """The class embedding's too: as N(0, 1) it would move more slowly than all others under Adam."""
+    module = SAGAN(image_shape=(1, 16, 16), num_classes=10)
+    seen = 0
+    for layer in module.modules():
+        if parametrize.is_parametrized(layer, "weight"):
+            weight = layer.parametrizations.weight.original
+            if weight.numel() > 1000:
+                receptive = weight[0, 0].numel()
+                expected = (2 / (weight.shape[0] + weight.shape[1]) / receptive) ** 0.5
+                assert weight.std().item() == pytest.approx(expected, rel=0.1)
+                seen += isinstance(layer, nn.Embedding)
+    assert seen == 1
+
+
+def test_spectral_norms_are_estimated_on_the_real_pass_only():
+    """The official code passes "NO_OPS" for generated images."""
+    module = small(SAGAN)
+    estimates = []
+    for layer in module.discriminator.modules():
+        if parametrize.is_parametrized(layer, "weight"):
+            layer.parametrizations.weight[0].register_forward_hook(lambda norm, *_: estimates.append(norm))
+    module.discriminator_loss(batch(4))
+    assert len(estimates) == len(set(estimates)) == 14
+    module.generator_loss(batch(4))  # for its own generated images, from D's new weights
+    assert len(estimates) == 28
+
+
+def test_a_generators_block_doubles_the_size_before_its_convolutions():
+    """Also before that of the skip, which is the same as after it."""
+    block = GeneratorBlock(4, 6, 0).double()
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    twice = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    y = block.norm1(x).relu().repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = block.conv2(block.norm2(block.conv1(y)).relu()) + block.skip(twice)
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_classes_leave_features_in_half_precision():
+    x = torch.randn(6, 2, 4, 4, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ConditionalNorm(2, 3)(x, torch.arange(6) % 3).dtype == torch.bfloat16
 
 
 def test_class_conditional_batch_norm():

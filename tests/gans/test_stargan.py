@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import fit, images, small_translator, translator_batch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from gans import StarGAN
 
@@ -98,6 +99,15 @@ def test_pictures_show_each_domain():
     each = small_translator(StarGAN, attributes=True).each(ATTRIBUTES.float())
     for i, changed in enumerate(each):
         assert (changed != ATTRIBUTES).nonzero()[:, 1].tolist() == [i] * 4
+
+
+def test_the_bias_that_the_official_generator_lacks_begins_at_0():
+    """All other layers have the biases of the official code, which begin as PyTorch's."""
+    module = small_translator(StarGAN)
+    convolutions = [layer for layer in module.generator.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    biases = [layer.bias for layer in convolutions if layer.bias is not None]
+    assert len(biases) == 1
+    assert not biases[0].any()
 
 
 def test_predict_names_the_domains():
