@@ -2,6 +2,7 @@
 
 from gans.acgan import ACGAN
 from gans.cgan import CGAN, ConvolutionalCGAN
+from gans.cut import CUT
 from gans.cyclegan import CycleGAN
 from gans.dcgan import DCGAN
 from gans.discogan import DiscoGAN
@@ -26,6 +27,7 @@ from gans.wgan_gp import WGANGP
 __all__ = [
     "ACGAN",
     "CGAN",
+    "CUT",
     "DCGAN",
     "GAN",
     "LSGAN",

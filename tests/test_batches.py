@@ -22,7 +22,7 @@ import gans
 from callbacks import Score
 from callbacks.scores.passes import check_loader
 from command_line import assert_one_sentence, finish, run_train, start, wait_for
-from gans import ACGAN, DCGAN, GAN, CycleGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
+from gans import ACGAN, CUT, DCGAN, GAN, CycleGAN, InfoGAN, Pix2Pix, SRResNet, StarGAN
 from gans.parts.losses import Realness
 from gans.training.batches import check_kind
 from gans.training.speed import takes_any_order
@@ -46,7 +46,7 @@ def write(folder, count=4, size=(32, 32)):
 NOISE = {"ACGAN", "CGAN", "ConvolutionalCGAN", "DCGAN", "GAN", "InfoGAN", "LSGAN", "RealnessGAN", "SAGAN", "StyleDCGAN"}
 NOISE |= {"StyleGAN", "WGAN", "WGANGP"}
 TOLD = {"ACGAN", "CGAN", "ConvolutionalCGAN"}  # the class of an image
-BOTH = {"CycleGAN", "DiscoGAN"}
+BOTH = {"CUT", "CycleGAN", "DiscoGAN"}
 CLASSES = "AFHQ", "Arrays", "CIFAR10", "MNIST", "Digits", "FashionMNIST", "classes"
 FITS = {
     **{name: NOISE | {"StarGAN"} for name in CLASSES},
@@ -251,7 +251,7 @@ def test_a_layer_of_the_labs_kind_keeps_its_order_to_itself_unless_it_calls_view
 # Losses
 
 
-@pytest.mark.parametrize("cls", [cls for cls in TRANSLATORS if cls not in (CycleGAN, SRResNet)])
+@pytest.mark.parametrize("cls", [cls for cls in TRANSLATORS if cls not in (CUT, CycleGAN, SRResNet)])
 def test_translators_refuse_losses_of_several_outcomes(cls):
     with pytest.raises(
         MisconfigurationException, match=rf"^--model\.loss=Realness .*51 outcomes.* {cls.__name__} has one"

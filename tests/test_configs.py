@@ -150,6 +150,7 @@ BY_MODEL = {
 }
 # At their own sizes these take half a minute and more; their networks are built at them in tests/gans/test_layers.py.
 SMALLER = {
+    "CUT": ["--data.image_size=64", "--data.load_size=72"],
     "CycleGAN": ["--data.image_size=64", "--data.load_size=72"],
     "Pix2Pix": ["--data.image_size=64", "--data.load_size=72"],
     "StarGAN": ["--data.image_size=32"],

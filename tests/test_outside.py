@@ -17,12 +17,12 @@ QUICK = [
     *("--trainer.accelerator=cpu", "--trainer.max_epochs=-1", "--trainer.logger=false", "--score.num_images=0"),
     *("--data.image_size=16", "--data.batch_size=4", "--samples.count=2", "--views.every_n_steps=0", "--run_dir=out"),
 ]
-NAMES = {"began": "BEGAN", "r3gan": "R3GAN", "cut": "CUT", "pix2pixhd": "Pix2PixHD"}
-DATA = {"began": "Digits", "r3gan": "Digits", "cut": "UnpairedFolder", "pix2pixhd": "PairedFolder"}
+NAMES = {"began": "BEGAN", "r3gan": "R3GAN", "travelgan": "TraVeLGAN", "pix2pixhd": "Pix2PixHD"}
+DATA = {"began": "Digits", "r3gan": "Digits", "travelgan": "UnpairedFolder", "pix2pixhd": "PairedFolder"}
 SMALL = {
     "began": ["--model.k_rate=0.1", "--model.gamma=1"],
     "r3gan": ["--model.latent_dim=8"],
-    "cut": ["--model.blocks=1", "--model.patches=4", "--model.heads_optimizer.lr=1e-3"],
+    "travelgan": ["--model.blocks=1", "--model.dim=4", "--model.siamese_optimizer.lr=1e-3"],
     "pix2pixhd": ["--model.blocks=1"],
 }
 
@@ -102,7 +102,7 @@ def test_a_paper_in_a_folder_of_ones_own_trains_on_one_and_two_ranks(name, tmp_p
         kept.append(torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True))
         assert kept[-1]["global_step"] == steps
         assert len(kept[-1]["gan"]["ranks"]) == devices
-        assert len(kept[-1]["optimizer_states"]) == (3 if name == "cut" else 2)
+        assert len(kept[-1]["optimizer_states"]) == (3 if name == "travelgan" else 2)
     for before, after in pairwise(kept):
         assert before["gan"]["images_seen"] < after["gan"]["images_seen"]
         moved = [key for key, w in before["state_dict"].items() if not torch.equal(w, after["state_dict"][key])]
@@ -111,7 +111,7 @@ def test_a_paper_in_a_folder_of_ones_own_trains_on_one_and_two_ranks(name, tmp_p
         seen = [each["gan"]["state"]["k"].item() for each in kept]
         assert len(set(seen)) == 3
         assert all(k >= 0 for k in seen)
-    if name == "cut":
+    if name == "travelgan":
         assert kept[-1]["optimizer_states"][2]["param_groups"][0]["lr"] == 1e-3
     if name == "r3gan":
         assert [part["class_path"].rpartition(".")[2] for part in kept[-1]["gan"]["parts"]["penalty"]] == ["R1", "R2"]

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
+from torch.nn.functional import avg_pool2d, dropout, pad
 
 Norm = Callable[[int], nn.Module]
 
@@ -104,6 +104,8 @@ class ResidualGenerator(nn.Sequential):
         norm: From a number of channels to a normalisation.
         padding_mode: How the borders of 7x7 convolutions and residual blocks are padded.
         sampling: Kernel of the convolutions that halve and double.
+        blurred: Whether the size is halved after convolutions, and doubled before them, by fixed blurs that keep fine
+            patterns from becoming coarse ones (Zhang 1904.11486; CUT); these convolutions have stride 1 then.
     """
 
     def __init__(
@@ -115,16 +117,30 @@ class ResidualGenerator(nn.Sequential):
         norm: Norm = instance_norm,
         padding_mode: str = "zeros",
         sampling: int = 4,
+        blurred: bool = False,
     ) -> None:
         ends = {"padding": 3, "padding_mode": padding_mode}
         layers: list[nn.Module] = [nn.Conv2d(channels_in, width, 7, bias=False, **ends), norm(width), nn.ReLU()]
         for before in (width, 2 * width):
-            layers += [nn.Conv2d(before, 2 * before, sampling, 2, 1, bias=False), norm(2 * before), nn.ReLU()]
+            down = nn.Conv2d(before, 2 * before, sampling, 1 if blurred else 2, 1, bias=False)
+            layers += [down, norm(2 * before), nn.ReLU(), *([Halve()] if blurred else [])]
         layers += [ResidualBlock(4 * width, norm, padding_mode) for _ in range(blocks)]
         for before in (4 * width, 2 * width):
-            up = nn.ConvTranspose2d(before, before // 2, sampling, 2, 1, output_padding=sampling % 2, bias=False)
+            if blurred:
+                layers += [nn.Upsample(scale_factor=2, mode="bilinear")]
+                up: nn.Module = nn.Conv2d(before, before // 2, sampling, 1, 1, bias=False)
+            else:
+                up = nn.ConvTranspose2d(before, before // 2, sampling, 2, 1, output_padding=sampling % 2, bias=False)
             layers += [up, norm(before // 2), nn.ReLU()]
         super().__init__(*layers, nn.Conv2d(width, channels_out, 7, **ends), nn.Tanh())
+
+
+class Halve(nn.Module):
+    """Blur (N, C, H, W) with [1, 2, 1] / 4 both ways, its border reflected, and take every second pixel."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        # Means of two pixels, and again: the pad behind the last pixel would not be reached.
+        return avg_pool2d(avg_pool2d(pad(features, (1, 0, 1, 0), mode="reflect"), 2, 1), 2)
 
 
 class ResidualBlock(nn.Module):

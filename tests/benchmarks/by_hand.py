@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, l1_loss, mse_loss, one_hot
+from torch.nn.functional import cross_entropy, l1_loss, mse_loss, normalize, one_hot
 
 from gans import (
     ACGAN,
     CGAN,
+    CUT,
     DCGAN,
     GAN,
     LSGAN,
@@ -233,6 +234,51 @@ class Paired(Loop):
         return adversarial + self.module.l1_weight * l1_loss(fake.float(), target)
 
 
+class Contrastive(Loop):
+    """CUT."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heads = self.module.heads.to(self.device)
+        self.optimizer_h = self.module.heads_optimizer(self.heads.parameters())
+
+    def step(self, *batch: Tensor) -> None:
+        self.optimizer_h.zero_grad()
+        super().step(*batch)
+        self.optimizer_h.step()
+
+    def fakes(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.generator(torch.cat([a, b]))
+
+    def discriminator_loss(self, fake: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        real, generated = self.discriminator(b).float(), self.discriminator(fake[: len(a)].detach()).float()
+        return ((real - 1).square().mean() + generated.square().mean()) / 2
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        found = [images]
+        for number, layer in enumerate(self.generator):
+            images = layer(images)
+            if number in self.module.layers:
+                found += [images] * self.module.layers.count(number)
+            if number == self.module.layers[-1]:
+                return found
+        raise AssertionError
+
+    def generator_loss(self, fake: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        adversarial = (self.discriminator(fake[: len(a)]).float() - 1).square().mean()
+        queries = self.features(fake)
+        with torch.no_grad():
+            keys = self.features(torch.cat([a, b]))
+        places = [torch.randperm(k.shape[2] * k.shape[3], device=k.device)[: self.module.patches] for k in keys]
+        contrast: Tensor | float = 0.0
+        for head, query, key, place in zip(self.heads, queries, keys, places, strict=True):
+            q, k = (normalize(head(f.flatten(2)[:, :, place].mT).float(), dim=-1) for f in (query, key.detach()))
+            with torch.autocast(self.device, enabled=False):
+                similarity = torch.bmm(q, k.detach().mT) / self.module.temperature
+            contrast = contrast - similarity.log_softmax(-1).diagonal(dim1=1, dim2=2).mean() / len(keys)
+        return adversarial + self.module.nce_weight * contrast
+
+
 class Cyclic(Loop):
     """CycleGAN."""
 
@@ -343,6 +389,7 @@ LOOPS: dict[type[GANModule], type[Loop]] = {
     ACGAN: AuxiliaryClassifier,
     CGAN: Conditional,
     ConvolutionalCGAN: Conditional,
+    CUT: Contrastive,
     CycleGAN: Cyclic,
     DiscoGAN: Discovering,
     InfoGAN: Codes,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gans import SRGAN, CycleGAN, Pix2Pix, StarGAN
+from gans import CUT, SRGAN, CycleGAN, Pix2Pix, StarGAN
 from gans.parts.layers import PatchGAN, ResidualGenerator, UNet
 
 
@@ -37,6 +37,9 @@ def test_parameters_are_as_many_as_in_the_official_code():
     norms = 64 + 128 + 256 + 9 * 2 * 256 + 128 + 64
     assert count(cyclegan.generator["a_to_b"]) == 11_378_179 - norms
     assert count(cyclegan.discriminator["b"]) == 2_764_737 - (128 + 256 + 512)
+    cut = CUT(image_shape=(3, 256, 256))
+    assert count(cut.generator) == 11_378_179 - norms
+    assert count(cut.heads) == 560_384
     stargan = StarGAN(image_shape=(3, 128, 128), domains=list("abcde"), attributes=True)
     assert count(stargan.generator) == 8_430_528 + 3  # the last layer has a bias here
     # SRResNet by hand (figure 4): two 9x9 ends, 16 blocks with two convolutions, one more, two that double
