@@ -349,7 +349,8 @@ class Discovering(Loop):
             loss = loss + 0.1 * self.module.loss.generator(score.float())
             for f, w in zip(features, wanted, strict=True):
                 loss = loss + 0.9 * mse_loss(f.float().mean(0), w.float().mean(0))
-        rate = self.module.reconstruction_rate[self.updates >= self.module.rate_steps]
+        updates = self.updates + self.updates // 2 + 1  # of the generators and the discriminators
+        rate = self.module.reconstruction_rate[updates >= self.module.rate_steps]
         cycle = (mse_loss(back_a.float(), a) + mse_loss(back_b.float(), b)) / 4
         return (1 - rate) * loss + rate * cycle
 
