@@ -12,6 +12,7 @@ from gans.lsgan import LSGAN
 from gans.parts import losses as losses
 from gans.parts import penalties as penalties
 from gans.pix2pix import Pix2Pix
+from gans.r3gan import R3GAN
 from gans.realness_gan import RealnessGAN
 from gans.sagan import SAGAN
 from gans.srgan import SRGAN, SRResNet
@@ -31,6 +32,7 @@ __all__ = [
     "DCGAN",
     "GAN",
     "LSGAN",
+    "R3GAN",
     "SAGAN",
     "SRGAN",
     "WGAN",

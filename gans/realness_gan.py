@@ -35,6 +35,8 @@ class RealnessGAN(DCGAN):
         **kwargs: See DCGAN.
     """
 
+    own_batch = True  # the official code draws one for the generator
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],

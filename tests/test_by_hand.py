@@ -32,7 +32,7 @@ def test_training_equals_plain_pytorch(cls, monkeypatch):
     monkeypatch.setattr(GANModule, "seed_by_place", lambda _: None)
     module, other = model(), model()
     before = state(module)
-    steps = 2 * getattr(module, "n_critic", 1)
+    steps = 2 * (getattr(module, "n_critic", 1) + module.own_batch)
     data = batch_for(module, 4 * steps)
     seed_everything(1, verbose=False)
     fit(module, data)

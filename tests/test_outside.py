@@ -17,11 +17,11 @@ QUICK = [
     *("--trainer.accelerator=cpu", "--trainer.max_epochs=-1", "--trainer.logger=false", "--score.num_images=0"),
     *("--data.image_size=16", "--data.batch_size=4", "--samples.count=2", "--views.every_n_steps=0", "--run_dir=out"),
 ]
-NAMES = {"began": "BEGAN", "r3gan": "R3GAN", "travelgan": "TraVeLGAN", "pix2pixhd": "Pix2PixHD"}
-DATA = {"began": "Digits", "r3gan": "Digits", "travelgan": "UnpairedFolder", "pix2pixhd": "PairedFolder"}
+NAMES = {"began": "BEGAN", "ralsgan": "RaLSGAN", "travelgan": "TraVeLGAN", "pix2pixhd": "Pix2PixHD"}
+DATA = {"began": "Digits", "ralsgan": "Digits", "travelgan": "UnpairedFolder", "pix2pixhd": "PairedFolder"}
 SMALL = {
     "began": ["--model.k_rate=0.1", "--model.gamma=1"],
-    "r3gan": ["--model.latent_dim=8"],
+    "ralsgan": ["--model.latent_dim=8"],
     "travelgan": ["--model.blocks=1", "--model.dim=4", "--model.siamese_optimizer.lr=1e-3"],
     "pix2pixhd": ["--model.blocks=1"],
 }
@@ -113,5 +113,5 @@ def test_a_paper_in_a_folder_of_ones_own_trains_on_one_and_two_ranks(name, tmp_p
         assert all(k >= 0 for k in seen)
     if name == "travelgan":
         assert kept[-1]["optimizer_states"][2]["param_groups"][0]["lr"] == 1e-3
-    if name == "r3gan":
+    if name == "ralsgan":
         assert [part["class_path"].rpartition(".")[2] for part in kept[-1]["gan"]["parts"]["penalty"]] == ["R1", "R2"]

@@ -24,7 +24,10 @@ def initialise(module: nn.Module) -> None:
 
 
 def normalise_spectrally(network: nn.Module, kinds: Any) -> None:
-    """Divide the weights of all layers of some kinds by their spectral norms (Miyato et al. 1802.05957, equation 8)."""
+    """Divide the weights of all layers of some kinds by their spectral norms (Miyato et al. 1802.05957, equation 8).
+
+    Layers that start at 0 are left, for there is nothing to divide by.
+    """
     for layer in list(network.modules()):
-        if isinstance(layer, kinds):
+        if isinstance(layer, kinds) and layer.weight.any():
             parametrizations.spectral_norm(layer)

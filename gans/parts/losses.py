@@ -123,6 +123,23 @@ class RelativisticAverage(AdversarialLoss):
         return softplus(real.mean() - fake).mean() + softplus(real - fake.mean()).mean()
 
 
+class RelativisticPairs(AdversarialLoss):
+    """Every real image should look more real than the generated one that it is paired with, and the other way for G.
+
+    The relativistic pairing GAN (Jolicoeur-Martineau 1807.00734, section 4.1; R3GAN 2501.05441, equation 2 with f(t) =
+    -log(1 + exp(-t))): D minimises ``softplus(D(G(z)) - D(x))`` and G ``softplus(D(x) - D(G(z)))``.
+    """
+
+    compares = True
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        return softplus(fake - real).mean()
+
+    def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        assert real is not None
+        return softplus(real - fake).mean()
+
+
 class Realness(AdversarialLoss):
     """The discriminator gives a distribution over outcomes, compared with one anchor for each kind of image.
 

@@ -88,6 +88,8 @@ class AnyLoss(AdversarialModule):
 
     several_outcomes = False
     """Whether the discriminator gives as many numbers for an image as the loss has outcomes, and not just one."""
+    penalty_factor: float = 1.0
+    """Factor of all penalties, which a paper may change while it trains."""
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class AnyLoss(AdversarialModule):
         """What the discriminator minimises: its loss and the penalties; and what to log."""
         loss = self.loss.discriminator(real.outputs, fake.outputs)
         logs = {"loss/discriminator": loss, "critic/real": real.outputs.mean(), "critic/fake": fake.outputs.mean()}
-        values = [penalty.every * penalty(real, fake) for penalty in self.due_penalties()]
+        values = [self.penalty_factor * penalty.every * penalty(real, fake) for penalty in self.due_penalties()]
         if values:
             logs["loss/penalty"] = torch.stack(values).sum() if len(values) > 1 else values[0]
             loss = loss + logs["loss/penalty"]

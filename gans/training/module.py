@@ -64,6 +64,8 @@ class GANModule(Resumable, Updates, ABC):
     """The updates of an iteration in their order: the method that gives the loss, and the players that minimise it."""
     critic_may_win: bool = False
     """Whether the generator learns well from a discriminator that makes no mistake, so that this is no bad sign."""
+    own_batch: bool = False
+    """Whether the generator is updated on a batch of its own, and not on the last one of the discriminator's."""
     takes: tuple[str, ...] = ()
     """What its batches may be: any of IMAGES, "pairs", "pairs of two sizes", "unpaired images"; empty: not said."""
     settings_for: dict[str, str] = {}
@@ -95,6 +97,7 @@ class GANModule(Resumable, Updates, ABC):
         self.channels_last = channels_last
         self.compiles = compile
         self._checked = False  # whether a batch was looked at
+        self._critic_logs: dict[str, Tensor] = {}  # of the last discriminator update, until the generator's
         self._logged = 0, 0.0  # images seen and the time, when something was logged last
 
     # What a paper writes
@@ -112,7 +115,10 @@ class GANModule(Resumable, Updates, ABC):
         return images_of(batch)
 
     def critic_steps(self) -> int:
-        """Discriminator updates before the next generator update, which takes the last one's batch; may be 0."""
+        """Discriminator updates before the next generator update; may be 0.
+
+        The latter takes the last one's batch, or the next one where the class has ``own_batch``.
+        """
         return 0
 
     def begin_update(self, batches: list[Any]) -> None:
@@ -168,8 +174,10 @@ class GANModule(Resumable, Updates, ABC):
         if self._critic_updates < self.critic_steps():
             logs = self.update(self.updates["discriminator_loss"], self.discriminator_loss, batches)
             self._critic_updates += 1
-            if self._critic_updates < self.critic_steps():
+            if self.own_batch or self._critic_updates < self.critic_steps():
+                self._critic_logs = logs
                 return
+        logs, self._critic_logs = logs or self._critic_logs, {}
         self._critic_updates = 0
         others = [name for name in self.updates if name != "discriminator_loss"]
         for name in others:

@@ -60,10 +60,11 @@ class Loop:
     def step(self, *batch: Tensor) -> None:
         """One batch."""
         self.batches += 1
-        last = self.batches % self.n_critic == 0
+        own = self.module.own_batch
+        last = self.batches % (self.n_critic + own) == 0
         with torch.set_grad_enabled(last), self.autocast():
             fake = self.fakes(*batch)
-        if self.optimizer_d is not None and self.updates % self.discriminator_every == 0:
+        if self.optimizer_d is not None and not (own and last) and self.updates % self.discriminator_every == 0:
             with self.autocast():
                 loss = self.discriminator_loss(fake, *batch)
             self.optimizer_d.zero_grad()

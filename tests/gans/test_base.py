@@ -13,7 +13,16 @@ from torch import nn
 from callbacks import EMA
 from datamodules import Digits
 from gans import DCGAN, GAN
-from gans.parts.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, RelativisticAverage, Wasserstein
+from gans.parts.losses import (
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    Realness,
+    RelativisticAverage,
+    RelativisticPairs,
+    Wasserstein,
+)
 from gans.parts.penalties import R1, R2, GradientPenalty
 from gans.training.noise import NoiseGAN
 from gans.training.optimizers import Adam
@@ -50,17 +59,17 @@ class Linear(NoiseGAN):
 def indifferent(module):
     """Weights that the loss need not depend on, by the player.
 
-    A Wasserstein critic's last bias: only differences of outputs count. So it is with the hinge loss while all outputs
-    are within its margin.
+    A Wasserstein critic's last bias, where the output has one: only differences of outputs count. So it is with the
+    hinge loss while all outputs are within its margin.
     """
     if not isinstance(module, NoiseGAN):
         return {}
-    biases = [name for name, _ in module.discriminator.named_parameters() if name.endswith("bias")]
+    biases = [name for name, p in module.discriminator.named_parameters() if name.endswith("bias") and p.numel() == 1]
     outputs = torch.linspace(-0.2, 0.2, 4)
     if module.loss.outcomes > 1:
         return {}
     value, moved = (module.loss.discriminator(outputs + add, outputs.flip(0) + add) for add in (0.0, 0.1))
-    return {"discriminator": {biases[-1]} if torch.isclose(value, moved) else set()}
+    return {"discriminator": set(biases) if torch.isclose(value, moved) else set()}
 
 
 # Only the trained network changes
@@ -169,6 +178,7 @@ LOSSES = [
     Wasserstein(),
     Hinge(),
     RelativisticAverage(),
+    RelativisticPairs(),
 ]
 LOSSES += [Realness(), Realness(3, "anchor"), Realness(3, "basic")]
 
@@ -230,6 +240,28 @@ def test_max_steps_means_generator_updates():
     recorder = Recorder()
     assert fit(module, images(400, (1, 2, 2)), max_steps=7, callbacks=[recorder]).global_step == 7
     assert len(recorder.steps) == 21  # each critic update on a batch of its own
+
+
+@pytest.mark.parametrize(("n_critic", "accumulate"), [(1, 1), (3, 1), (2, 2)])
+def test_a_generator_can_have_batches_of_its_own(n_critic, accumulate):
+    """One more batch an update, which the discriminator is not trained on; what both lost is logged together."""
+    module = Linear(n_critic=n_critic, accumulate_grad_batches=accumulate)
+    module.own_batch = True
+    trained, logged, log = [], [], module._log
+    update = module.update
+    module.update = lambda players, loss_of, batches, **kw: (
+        trained.append((players, [part.flatten()[0].item() for part in batches]))
+        or update(players, loss_of, batches, **kw)
+    )
+    module._log = lambda logs: logged.append(set(logs)) or log(logs)
+    data = torch.arange(4.0 * (n_critic + 1) * accumulate)[:, None, None, None].expand(-1, 1, 2, 2) / 100
+    trainer = fit(module, data, batch_size=2, log_every_n_steps=1)
+    assert trainer.global_step == 2
+    turns = [("discriminator",)] * n_critic + [("generator",)]
+    assert [players for players, _ in trained] == 2 * turns
+    firsts = [value for _, values in trained for value in values]
+    assert firsts == data[::2, 0, 0, 0].tolist()
+    assert logged == [{"loss/discriminator", "critic/real", "critic/fake", "loss/generator"}] * 2
 
 
 def test_validation_comes_every_so_many_generator_updates():

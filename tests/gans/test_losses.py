@@ -1,11 +1,22 @@
 """Each adversarial loss against its formula, written out in float64."""
 
+import math
+
 import pytest
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import sigmoid
 
-from gans.parts.losses import Hinge, LeastSquares, Minimax, NonSaturating, Realness, RelativisticAverage, Wasserstein
+from gans.parts.losses import (
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    Realness,
+    RelativisticAverage,
+    RelativisticPairs,
+    Wasserstein,
+)
 
 
 @pytest.fixture
@@ -58,6 +69,19 @@ def test_relativistic_average(scores):
     g = -more_fake.log().mean() - (1 - more_real).log().mean()
     torch.testing.assert_close(RelativisticAverage().discriminator(real, fake), d)
     torch.testing.assert_close(RelativisticAverage().generator(fake, real), g)
+
+
+def test_relativistic_pairs(scores):
+    """Pair by pair: another order of the generated images gives another loss, and their average plays no part."""
+    real, fake = scores
+    loss = RelativisticPairs()
+    pairs = list(zip(real.tolist(), fake.tolist(), strict=True))
+    d = sum(math.log1p(math.exp(b - a)) for a, b in pairs) / len(pairs)
+    g = sum(math.log1p(math.exp(a - b)) for a, b in pairs) / len(pairs)
+    assert loss.discriminator(real, fake).item() == pytest.approx(d, rel=1e-12)
+    assert loss.generator(fake, real).item() == pytest.approx(g, rel=1e-12)
+    assert loss.discriminator(real, fake.flip(0)).item() != pytest.approx(d, rel=1e-3)
+    assert RelativisticAverage().discriminator(real, fake) == RelativisticAverage().discriminator(real, fake.flip(0))
 
 
 # Realness

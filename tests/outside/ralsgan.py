@@ -1,25 +1,26 @@
-"""In the manner of R3GAN: The GAN is dead; long live the GAN! (Huang et al., 2024, arXiv 2501.05441)."""
+"""In the manner of RaLSGAN: The relativistic discriminator (Jolicoeur-Martineau, 2018, arXiv 1807.00734)."""
 
 from typing import Annotated, Any
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, softplus
+from torch.nn.functional import interpolate
 
 from gans.parts.losses import AdversarialLoss
 from gans.parts.penalties import R1, R2, Penalty
 from gans.training import Adam, NoiseGAN, OptimizerCallable
 
 
-class Pairing(AdversarialLoss):
-    """Every generated image is compared with one real image (equation 1)."""
+class RelativisticLeastSquares(AdversarialLoss):
+    """Every image is compared with the average image of the other kind (section 4.2, with least squares)."""
 
     compares = True
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return softplus(fake - real).mean()
+        return (real - fake.mean() - 1).square().mean() + (fake - real.mean() + 1).square().mean()
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return softplus(real - fake).mean()
+        assert real is not None
+        return self.discriminator(fake, real)
 
 
 class Block(nn.Module):
@@ -73,8 +74,8 @@ class Discriminator(nn.Module):
         return scores if self.classes is None else scores + (self.classes(*label) * features).sum(1)
 
 
-class R3GAN(NoiseGAN):
-    """A relativistic loss of pairs, with R1 and R2 (section 2), and networks without norms (section 3).
+class RaLSGAN(NoiseGAN):
+    """A relativistic loss, with R1 and R2, and networks without norms.
 
     Args:
         image_shape: Channels, height and width of the images: square, a power of two.
@@ -90,7 +91,7 @@ class R3GAN(NoiseGAN):
         self,
         image_shape: tuple[int, int, int],
         width: Annotated[int, "[1, inf)"] = 64,
-        loss: AdversarialLoss = Pairing(),  # noqa: B008
+        loss: AdversarialLoss = RelativisticLeastSquares(),  # noqa: B008
         penalty: Penalty | list[Penalty] | None = [R1(1.0), R2(1.0)],  # noqa: B006, B008
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, beta1=0.0, beta2=0.99),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, beta1=0.0, beta2=0.99),
