@@ -204,10 +204,11 @@ def main() -> None:
             run = out / name
             end = marks(run)[-1]
             ending = [end["steps"], end["seconds"] / 60]
-            for measure in MEASURES[name]:
-                rows += [[name, *ending, figure, *pair, pair[0] / pair[1]] for figure, pair in measure(run).items()]
-            for row in rows[-sum(row[0] == name for row in rows) :]:
-                print("| {} | {:,} | {:.1f} | {} | {:.4g} | {:.4g} | {:.3f} |".format(*row), flush=True)
+            link = f"[{name}](../../configs/{RUNS[name][0]}.yaml)"
+            figures = [found for measure in MEASURES[name] for found in measure(run).items()]
+            for row in [[name, *ending, figure, *pair, pair[0] / pair[1]] for figure, pair in figures]:
+                rows.append(row)
+                print("| {} | {:,} | {:.1f} | {} | {:.4g} | {:.4g} | {:.3f} |".format(link, *row[1:]), flush=True)
             data = data_of(run)
             shown = models_of(run)[0].shown(next(batches(data, data.val_split)))[:SHOWN]
             write_png(grid(shown.flatten(0, 1), shown.shape[1]), out / f"{name}.png")
