@@ -118,7 +118,7 @@ class DiscoGAN(AnyLoss, CyclicTranslator):
         self.discriminator = nn.ModuleDict({domain: Discriminator(channels, size, width) for domain in "ab"})
 
     def critic_steps(self) -> int:
-        return self.n_critic if self.global_step % 2 == 0 else 0
+        return super().critic_steps() if self.global_step % 2 == 0 else 0
 
     def rate(self) -> float:
         """r, the share of the reconstruction in the generators' loss."""

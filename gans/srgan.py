@@ -1,7 +1,7 @@
 """SRGAN: Photo-Realistic Single Image Super-Resolution Using a GAN (Ledig et al., 2016, arXiv 1609.04802)."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -9,16 +9,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
+from gans.parts.initialisation import initialise_sub_pixel
 from gans.parts.layers import ResidualBlock
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
-from gans.training.checkpoints import read
+from gans.training.finetuning import FineTuned, network_in
 from gans.training.optimizers import Adam
 from gans.training.translation import Translator
 from gans.training.update import Loss
 
 TILE = 192  # pixels of the small image that are enlarged at a time
-VGG_LAYERS = {"vgg22": 9, "vgg54": 36}  # of VGG19, up to and with the ReLU after the second number's convolution
 
 
 class Generator(nn.Module):
@@ -34,7 +34,7 @@ class Generator(nn.Module):
         body = [ResidualBlock(width, nn.BatchNorm2d, activation=nn.PReLU) for _ in range(blocks)]
         self.body = nn.Sequential(*body, nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
         doubling = [
-            (nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU())
+            (initialise_sub_pixel(nn.Conv2d(width, 4 * width, 3, padding=1)), nn.PixelShuffle(2), nn.PReLU())
             for _ in range(scale.bit_length() - 1)
         ]
         self.tail = nn.Sequential(*(layer for layers in doubling for layer in layers))
@@ -129,21 +129,6 @@ class SRResNet(Translator):
         return torch.stack([bicubic, self.generate(batch), target], 1)
 
 
-def generator_in(path: str) -> dict[str, Tensor]:
-    """The weights of the generator in a checkpoint, averaged where they are there.
-
-    Raises:
-        MisconfigurationException: There is no such checkpoint.
-    """
-    try:
-        state = read(path)["state_dict"]
-    except MisconfigurationException as error:
-        raise MisconfigurationException(f"--model.pretrained={error}") from error
-    kinds = ("averaged_generator.", "generator.")
-    kind = next((k for k in kinds if any(key.startswith(k) for key in state)), kinds[-1])
-    return {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}
-
-
 def sizes_of(path: str, weights: dict[str, Tensor]) -> dict[str, int]:
     """What the generator of these weights was built with: width, blocks, scale and channels.
 
@@ -158,7 +143,7 @@ def sizes_of(path: str, weights: dict[str, Tensor]) -> dict[str, int]:
     return {"width": width, "blocks": max(numbers) - 1, "scale": 2 ** len(doublings), "channels": channels}
 
 
-class SRGAN(AnyLoss, SRResNet):
+class SRGAN(AnyLoss, FineTuned, SRResNet):
     """SRResNet, fine-tuned against a discriminator (equation 3): content loss + 0.001 * adversarial loss.
 
     The content loss is the mean squared error of VGG19's features, scaled by 1 / 12.75 (section 2.2.1; equation 5),
@@ -168,12 +153,10 @@ class SRGAN(AnyLoss, SRResNet):
         pretrained: Checkpoint of an SRResNet (or SRGAN), whose generator training starts from.
         width: Channels of the generator; by default those of the pretrained one, or 64.
         blocks: Residual blocks of the generator; by default those of the pretrained one, or 16.
-        content: "vgg54" or "vgg22", the features before the fifth or second pooling, or "mse", of the pixels.
-        vgg_weights: File with VGG19's weights (a state_dict of torchvision's); by default torchvision downloads them.
         adversarial_weight: Factor of the adversarial loss.
         discriminator_width: Channels of the discriminator's first layer.
         discriminator_optimizer: As the generator's.
-        **kwargs: See AnyLoss and SRResNet.
+        **kwargs: See AnyLoss, FineTuned and SRResNet.
 
     Raises:
         MisconfigurationException: See SRResNet; before training, files are missing or of another network.
@@ -187,8 +170,6 @@ class SRGAN(AnyLoss, SRResNet):
         pretrained: str | None = None,
         width: Annotated[int, "[1, inf)"] | None = None,
         blocks: Annotated[int, "[1, 1000]"] | None = None,
-        content: Literal["vgg54", "vgg22", "mse"] = "vgg54",
-        vgg_weights: str | None = None,
         adversarial_weight: Annotated[float, "[0, inf)"] = 1e-3,
         discriminator_width: Annotated[int, "[1, inf)"] = 64,
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
@@ -196,9 +177,10 @@ class SRGAN(AnyLoss, SRResNet):
     ) -> None:
         known = {"width": 64, "blocks": 16}
         if pretrained and None in (width, blocks):
-            known = sizes_of(pretrained, generator_in(pretrained))
+            known = sizes_of(pretrained, network_in(pretrained, "generator"))
         super().__init__(
             image_shape,
+            pretrained=pretrained,
             width=known["width"] if width is None else width,
             blocks=known["blocks"] if blocks is None else blocks,
             discriminator_optimizer=discriminator_optimizer,
@@ -206,20 +188,11 @@ class SRGAN(AnyLoss, SRResNet):
         )
         # So that a checkpoint of this model needs the other one no more.
         self.hparams.update(width=self.generator.output.in_channels, blocks=self.blocks)
-        self.pretrained = pretrained
-        self.content = content
-        self.vgg_weights = vgg_weights
         self.adversarial_weight = adversarial_weight
         self.discriminator = Discriminator(image_shape[0], image_shape[1], discriminator_width)
-        self._features: list[nn.Module] = []  # in a list, so that VGG is no part of the checkpoint
 
-    def setup(self, stage: str) -> None:
-        if stage == "fit" and self.content != "mse" and not self._features:
-            self._features = [VGGFeatures(self.content, self.vgg_weights)]
-        super().setup(stage)
-
-    def _start_from(self, path: str) -> None:
-        weights = generator_in(path)
+    def start_from(self, path: str) -> None:
+        weights = network_in(path, "generator")
         theirs, own = sizes_of(path, weights), sizes_of(path, self.generator.state_dict())
         if theirs != own:
             told = [", ".join(f"{name} {size}" for name, size in sizes.items()) for sizes in (theirs, own)]
@@ -230,13 +203,6 @@ class SRGAN(AnyLoss, SRResNet):
         for network in filter(None, (self.generator, self.averaged_generator)):
             network.load_state_dict(weights)
 
-    def on_train_start(self) -> None:
-        super().on_train_start()
-        for network in self._features:
-            network.to(self.device)
-        if self.pretrained and not self.global_step:  # a resumed run has its weights
-            self._start_from(self.pretrained)
-
     def discriminator_loss(self, batch: Any) -> Loss:
         return self.tell_apart(*self.compare((self.real(batch),), (self.made(batch).detach(),)))
 
@@ -246,48 +212,3 @@ class SRGAN(AnyLoss, SRResNet):
         adversarial = self.fool(self.judge(fake), real)
         loss = content + self.adversarial_weight * adversarial
         return loss, {"loss/generator": adversarial, "loss/content": content}
-
-    def content_loss(self, fake: Tensor, real: Tensor) -> Tensor:
-        """Of VGG19's features or of the pixels."""
-        if self.content == "mse":
-            return mse_loss(full_precision(fake), real)
-        (features,) = self._features
-        with torch.no_grad():
-            of_real = full_precision(features(real))
-        return mse_loss(full_precision(features(fake)) / 12.75, of_real / 12.75)
-
-
-class VGGFeatures(nn.Module):
-    """Images (N, 3 or 1, H, W) in [-1, 1] to features of VGG19 (Simonyan and Zisserman 1409.1556), never trained.
-
-    Args:
-        layer: "vgg22" or "vgg54".
-        weights: File with the weights; by default torchvision downloads them.
-
-    Raises:
-        MisconfigurationException: The weights are missing, cannot be downloaded or are of another network.
-    """
-
-    def __init__(self, layer: str, weights: str | None) -> None:
-        super().__init__()
-        from torchvision.models import VGG19_Weights
-        from torchvision.models.vgg import cfgs, make_layers
-
-        self.layers = make_layers(cfgs["E"])[: VGG_LAYERS[layer]].eval().requires_grad_(False)
-        way_out = "or give --model.content=mse, which needs none"
-        try:
-            if weights:
-                state = torch.load(weights, map_location="cpu", weights_only=True)
-            else:
-                state = VGG19_Weights.DEFAULT.get_state_dict(check_hash=True, weights_only=True)
-            self.layers.load_state_dict({key: state[f"features.{key}"] for key in self.layers.state_dict()})
-        except Exception as error:  # no network, no file, or whatever a file that holds something else leads to
-            given = f"--model.vgg_weights={weights} is no state_dict of torchvision's vgg19"
-            absent = f"VGG19 was not downloaded: fetch {VGG19_Weights.DEFAULT.url}, give it as --model.vgg_weights=FILE"
-            raise MisconfigurationException(f"{given if weights else absent}, {way_out}") from error
-        mean, std = VGG19_Weights.DEFAULT.transforms().mean, VGG19_Weights.DEFAULT.transforms().std
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers((((images + 1) / 2).expand(-1, 3, -1, -1) - self.mean) / self.std)

@@ -46,7 +46,8 @@ class WGAN(DCGAN):
         self.warm_up = warm_up
 
     def critic_steps(self) -> int:
-        return 100 if self.warm_up and (self.global_step < 25 or self.global_step % 500 == 0) else self.n_critic
+        often = self.warm_up and (self.global_step < 25 or self.global_step % 500 == 0)
+        return max(100 * often, super().critic_steps())
 
     def discriminator_loss(self, batch: Any) -> Loss:
         loss, logs = super().discriminator_loss(batch)

@@ -1,7 +1,8 @@
-"""How weights begin, and are kept: DCGAN's initialisation and spectral normalisation."""
+"""How weights begin, and are kept: DCGAN's initialisation, that of sub-pixel convolutions, spectral normalisation."""
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
@@ -21,6 +22,18 @@ def initialise(module: nn.Module) -> None:
         return
     if module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def initialise_sub_pixel(layer: nn.Conv2d, factor: int = 2) -> nn.Conv2d:
+    """Let all pixels that PixelShuffle makes of one begin alike (ICNR; Aitken et al. 1707.02937, section 3.2).
+
+    Otherwise an untrained network writes a regular pattern into flat images, and training has to unlearn it.
+    """
+    with torch.no_grad():
+        for values in (layer.weight, layer.bias):
+            if values is not None:
+                values.copy_(values[:: factor**2].repeat_interleave(factor**2, 0))
+    return layer
 
 
 def normalise_spectrally(network: nn.Module, kinds: Any) -> None:

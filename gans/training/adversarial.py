@@ -18,6 +18,8 @@ from gans.training.optimizers import Adam
 from gans.training.speed import single
 from gans.training.update import Loss
 
+MOST_CRITIC_UPDATES = 100  # before a generator update, however large the discriminator's loss stays
+
 
 class AdversarialModule(GANModule):
     """A generator trained against a discriminator; a paper writes both losses.
@@ -27,6 +29,10 @@ class AdversarialModule(GANModule):
         discriminator_optimizer: Optimizer of the discriminator.
         discriminator_scheduler: Learning rate schedule of the discriminator, stepped after every generator update.
         n_critic: Discriminator updates, each on a fresh batch, before every generator update.
+        critic_warm_up: As many before the first generator update, so that this one follows a discriminator that knows
+            something already.
+        critic_threshold: After ``n_critic`` updates, go on until the discriminator's own loss (without penalties) on a
+            batch is below this, but for no more than 100 updates in all (fastai's AdaptiveGANSwitcher).
         diff_augment: Policy such as color,translation,cutout: what the discriminator sees, real and generated alike, is
             augmented differentiably, so that few images suffice and the generator does not learn the augmentation.
         **kwargs: See GANModule.
@@ -45,14 +51,19 @@ class AdversarialModule(GANModule):
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p),
         discriminator_scheduler: LRSchedulerCallable | None = None,
         n_critic: Annotated[int, "[1, inf)"] = 1,
+        critic_warm_up: Annotated[int, "[0, inf)"] = 0,
+        critic_threshold: Annotated[float, "(-inf, inf)"] | None = None,
         diff_augment: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_shape, **kwargs)
         at_least(1, n_critic=n_critic)
+        at_least(0, critic_warm_up=critic_warm_up)
         self.discriminator_optimizer = discriminator_optimizer
         self.discriminator_scheduler = discriminator_scheduler
         self.n_critic = n_critic
+        self.critic_warm_up = critic_warm_up
+        self.critic_threshold = critic_threshold
         self.diff_augment = None if diff_augment is None else DiffAugment(diff_augment)
 
     @abstractmethod
@@ -60,7 +71,17 @@ class AdversarialModule(GANModule):
         """What the discriminator minimises on a batch. All other networks are frozen meanwhile."""
 
     def critic_steps(self) -> int:
-        return self.n_critic
+        return self.n_critic if self.global_step else max(self.n_critic, self.critic_warm_up)
+
+    def critic_is_ready(self, logs: dict[str, Tensor]) -> bool:
+        if self.critic_threshold is None or self._critic_updates >= MOST_CRITIC_UPDATES:
+            return True
+        if "loss/discriminator" not in logs:
+            raise MisconfigurationException(
+                f"--model.critic_threshold={self.critic_threshold} needs a loss to compare with: "
+                f"{type(self).__name__}.discriminator_loss must log it as loss/discriminator"
+            )
+        return self.mean_over_ranks(logs["loss/discriminator"]).item() < self.critic_threshold
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -120,7 +120,7 @@ def check_updates(module: Any) -> None:
         MisconfigurationException: Nobody can have meant to wait so long.
     """
     batches = module.trainer.num_training_batches
-    needed = max(1, module.critic_steps() + module.own_batch) * module.accumulate_grad_batches
+    needed = (getattr(module, "n_critic", 1) + module.own_batch) * module.accumulate_grad_batches
     if needed <= batches or not batches or module.trainer.fast_dev_run:
         return
     epochs = -(-needed // int(batches))

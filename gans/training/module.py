@@ -35,7 +35,8 @@ class GANModule(Resumable, Updates, ABC):
     """Networks ("players") that are trained in turns, of which one is the generator.
 
     One iteration takes ``accumulate_grad_batches`` batches and makes the updates that the class names, in their order;
-    where there is a ``discriminator_loss``, every iteration makes that one and every ``critic_steps()``-th the others.
+    where there is a ``discriminator_loss``, every iteration makes that one and every ``critic_steps()``-th the others,
+    if ``critic_is_ready``.
     ``trainer.global_step`` counts the last update, the generator's, so ``max_steps``, checkpoint intervals, schedules
     and logged steps mean what papers mean by an iteration.
 
@@ -121,6 +122,10 @@ class GANModule(Resumable, Updates, ABC):
         """
         return 0
 
+    def critic_is_ready(self, logs: dict[str, Tensor]) -> bool:
+        """Whether they suffice, when so many are made, of which the last one logged this; must be so on all ranks."""
+        return True
+
     def begin_update(self, batches: list[Any]) -> None:
         """Called before the losses of an update on these batches: a paper may make here what both losses need."""
 
@@ -171,15 +176,17 @@ class GANModule(Resumable, Updates, ABC):
         with autocast_cache():
             self.begin_update(batches)
         logs: dict[str, Tensor] = {}
-        if self._critic_updates < self.critic_steps():
-            logs = self.update(self.updates["discriminator_loss"], self.discriminator_loss, batches)
+        others = [name for name in self.updates if name != "discriminator_loss"]
+        if (steps := self.critic_steps()) and not self._critic_done:
+            players = self.updates["discriminator_loss"]
+            logs = self.update(players, self.discriminator_loss, batches, counted=not others)
             self._critic_updates += 1
-            if self.own_batch or self._critic_updates < self.critic_steps():
+            self._critic_done = self._critic_updates >= steps and self.critic_is_ready(logs)
+            if others and (self.own_batch or not self._critic_done):
                 self._critic_logs = logs
                 return
         logs, self._critic_logs = logs or self._critic_logs, {}
-        self._critic_updates = 0
-        others = [name for name in self.updates if name != "discriminator_loss"]
+        self._critic_updates, self._critic_done = 0, False
         for name in others:
             logs |= self.update(self.updates[name], getattr(self, name), batches, counted=name == others[-1])
         for config in self.trainer.lr_scheduler_configs:

@@ -41,6 +41,7 @@ class Resumable(Loadable, Players, Validated):
         self.shared_state, self.rank_state = {}, {}
         self._seed = 0
         self._critic_updates = 0  # since the last generator update
+        self._critic_done = False  # whether they suffice, and the generator is next
         self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
         self._resumed: dict[str, Any] | None = None  # a checkpoint's part that training goes on with
 
@@ -133,6 +134,7 @@ class Resumable(Loadable, Players, Validated):
         checkpoint["gan"] = {
             "class": name_of(type(self)),
             "critic_updates": self._critic_updates,
+            "critic_done": self._critic_done,
             "validation_due": self.validation_due,
             "validated": self.validated,
             "seed": self._seed,
@@ -164,6 +166,7 @@ class Resumable(Loadable, Players, Validated):
             checkpoint |= {key: [] for key in kept}
             self._resumed = state | kept | {"global_step": checkpoint["global_step"]}
             self._critic_updates = state["critic_updates"]
+            self._critic_done = state.get("critic_done", False)
             self.validation_due = state.get("validation_due", False)
             self.validated = state.get("validated", not self.validation_due)
 

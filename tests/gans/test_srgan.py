@@ -11,7 +11,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 import gans.srgan
 from gans import SRGAN, SRResNet
-from gans.srgan import VGG_LAYERS, VGGFeatures
+from gans.parts.features import VGG_LAYERS, VGGFeatures
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])

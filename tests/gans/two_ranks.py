@@ -30,6 +30,24 @@ class Linear(NoiseGAN):
         return part(joined, self.trainer)
 
 
+class Switched(Linear):
+    """Every second critic's loss is below the threshold on average over the ranks, and on the first rank alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_critic, self.critic_threshold = 1, 0.5
+        self.asked, self.steps = 0, []
+
+    def discriminator_loss(self, batch):
+        loss, logs = super().discriminator_loss(batch)
+        self.asked += 1
+        said = torch.tensor((0.4 if self.asked % 2 == 0 else 0.9) + self.global_rank * 0.15)
+        return loss, logs | {"loss/discriminator": said}
+
+    def on_train_batch_end(self, *_):
+        self.steps.append(self.global_step)
+
+
 class Record(Callback):
     """Noise drawn and images seen by this rank."""
 
@@ -79,6 +97,10 @@ def main(out: Path, devices: int) -> None:
     data = torch.rand(80, 1, 2, 2, dtype=torch.float64) * 2 - 1
     trainer = train(linear, data, devices, precision="64-true")
     torch.save({"weights": linear.state_dict(), "steps": trainer.global_step}, out / f"linear{trainer.global_rank}.pt")
+
+    switched = Switched()
+    train(switched, data.float(), devices, precision="32-true")
+    torch.save({"weights": switched.state_dict(), "steps": switched.steps}, out / f"switched{trainer.global_rank}.pt")
 
     for cls in EVERY if devices > 1 else []:
         seed_everything(trainer.global_rank)

@@ -1,0 +1,82 @@
+"""What the papers share that turn images into images and go on from networks of another run."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from gans.parts.features import VGGFeatures
+from gans.parts.precision import full_precision
+from gans.training.checkpoints import read
+from gans.training.translation import Translator
+
+
+def network_in(path: str, name: str) -> dict[str, Tensor]:
+    """The weights of a network in a checkpoint, averaged where they are there; none where there is no such network.
+
+    Raises:
+        MisconfigurationException: There is no such checkpoint.
+    """
+    try:
+        state = read(path)["state_dict"]
+    except MisconfigurationException as error:
+        raise MisconfigurationException(f"--model.pretrained={error}") from error
+    kinds = (f"averaged_{name}.", f"{name}.")
+    kind = next((k for k in kinds if any(key.startswith(k) for key in state)), kinds[-1])
+    return {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}
+
+
+class FineTuned(Translator):
+    """A translator that may start from another run, and is held to its target by pixels or features.
+
+    Args:
+        image_shape: Channels, height and width of the images.
+        pretrained: Checkpoint whose networks training starts from.
+        content: "vgg54" or "vgg22", VGG19's features before the fifth or second pooling, or "mse", of the pixels.
+        vgg_weights: File with VGG19's weights (a state_dict of torchvision's); by default torchvision downloads them.
+        **kwargs: See GANModule.
+
+    Raises:
+        MisconfigurationException: Before training, files are missing or of another network.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        pretrained: str | None = None,
+        content: Literal["vgg54", "vgg22", "mse"] = "vgg54",
+        vgg_weights: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_shape, **kwargs)
+        self.pretrained = pretrained
+        self.content = content
+        self.vgg_weights = vgg_weights
+        self._features: list[nn.Module] = []  # in a list, so that VGG is no part of the checkpoint
+
+    def start_from(self, path: str) -> None:
+        """Take networks out of a checkpoint."""
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.content != "mse" and not self._features:
+            self._features = [VGGFeatures(self.content, self.vgg_weights)]
+        super().setup(stage)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        for network in self._features:
+            network.to(self.device)
+        if self.pretrained and not self.images_seen:  # a resumed run has its weights
+            self.start_from(self.pretrained)
+
+    def content_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+        """The mean squared error of VGG19's features, scaled by 1 / 12.75 as in SRGAN's paper, or of the pixels."""
+        if self.content == "mse":
+            return mse_loss(full_precision(fake), real)
+        (features,) = self._features
+        with torch.no_grad():
+            of_real = full_precision(features(real))
+        return mse_loss(full_precision(features(fake)) / 12.75, of_real / 12.75)
