@@ -90,7 +90,7 @@ class RestorationGAN(AnyLoss, FineTuned):
         MisconfigurationException: The size is no multiple of 8; before training, ``pretrained`` is missing or other.
     """
 
-    smallest = {"width": 4, "discriminator_width": 4}
+    smallest = {"width": 4, "discriminator_width": 4, "critic_threshold": None}
     takes = ("pairs",)
     multiple = 8
 
