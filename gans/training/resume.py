@@ -244,6 +244,7 @@ def _check(state: dict[str, Any]) -> None:
     right = {
         "images_seen": _counts(state.get("images_seen", 0)),
         "critic_updates": _counts(state.get("critic_updates", 0)),
+        "critic_done": isinstance(state.get("critic_done", False), bool),
         "seed": state.get("seed") is None or _counts(state["seed"]),
         "state": isinstance(state.get("state", {}), dict),
         "ranks": isinstance(ranks, list) and bool(ranks) and all(map(_is_of_a_rank, ranks)),
