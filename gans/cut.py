@@ -113,7 +113,7 @@ class CUT(AdversarialModule, Translator):
         self.patches, self.temperature = patches, temperature
         self.heads_optimizer, self.heads_scheduler = heads_optimizer, heads_scheduler
         self.generator = ResidualGenerator(
-            channels, channels, width, blocks, nn.InstanceNorm2d, "reflect", sampling=3, blurred=True
+            channels, channels, width, blocks, nn.InstanceNorm2d, "reflect", blurred=True
         ).apply(_initialise)
         self.discriminator = PatchGAN(channels, width, nn.InstanceNorm2d, patch_halvings).apply(_initialise)
         # Of the generator's layers; the official code's 4, 8, 12 and 16, which has a layer for the first padding.

@@ -105,7 +105,7 @@ class ResidualGenerator(nn.Sequential):
         padding_mode: How the borders of 7x7 convolutions and residual blocks are padded.
         sampling: Kernel of the convolutions that halve and double.
         blurred: Whether the size is halved after convolutions, and doubled before them, by fixed blurs that keep fine
-            patterns from becoming coarse ones (Zhang 1904.11486; CUT); these convolutions have stride 1 then.
+            patterns from becoming coarse ones (Zhang 1904.11486; CUT); these convolutions are 3x3 with stride 1 then.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class ResidualGenerator(nn.Sequential):
         ends = {"padding": 3, "padding_mode": padding_mode}
         layers: list[nn.Module] = [nn.Conv2d(channels_in, width, 7, bias=False, **ends), norm(width), nn.ReLU()]
         for before in (width, 2 * width):
-            down = nn.Conv2d(before, 2 * before, sampling, 1 if blurred else 2, 1, bias=False)
+            down = nn.Conv2d(before, 2 * before, *((3, 1) if blurred else (sampling, 2)), 1, bias=False)
             layers += [down, norm(2 * before), nn.ReLU(), *([Halve()] if blurred else [])]
         layers += [ResidualBlock(4 * width, norm, padding_mode) for _ in range(blocks)]
         for before in (4 * width, 2 * width):
             if blurred:
                 layers += [nn.Upsample(scale_factor=2, mode="bilinear")]
-                up: nn.Module = nn.Conv2d(before, before // 2, sampling, 1, 1, bias=False)
+                up: nn.Module = nn.Conv2d(before, before // 2, 3, 1, 1, bias=False)
             else:
                 up = nn.ConvTranspose2d(before, before // 2, sampling, 2, 1, output_padding=sampling % 2, bias=False)
             layers += [up, norm(before // 2), nn.ReLU()]

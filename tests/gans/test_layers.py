@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 from gans import CUT, SRGAN, CycleGAN, Pix2Pix, StarGAN
-from gans.parts.layers import PatchGAN, ResidualGenerator, UNet
+from gans.parts.layers import Halve, PatchGAN, ResidualGenerator, UNet
 
 
 def count(network):
@@ -49,6 +50,22 @@ def test_parameters_are_as_many_as_in_the_official_code():
     doubling = width * 4 * width * 9 + 4 * width + prelu
     ends = 3 * width * 81 + width + prelu + width * 3 * 81 + 3
     assert count(SRGAN(image_shape=(3, 96, 96)).generator) == body + 2 * doubling + ends
+
+
+def test_blurs_that_halve_and_double_are_the_official_codes():
+    """[1, 2, 1] with reflected borders, and [1, 3, 3, 1] with repeated ones, both ways."""
+    x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    three, four = torch.tensor([1.0, 2, 1]), torch.tensor([1.0, 3, 3, 1])
+    halving = (three.outer(three) / 16).double().repeat(3, 1, 1, 1)
+    expected = conv2d(pad(x, (1, 1, 1, 1), mode="reflect"), halving, stride=2, groups=3)
+    torch.testing.assert_close(Halve()(x), expected)
+    doubling = (four.outer(four) / 16).double().repeat(3, 1, 1, 1)
+    expected = conv_transpose2d(pad(x, (1, 1, 1, 1), mode="replicate"), doubling, stride=2, padding=3, groups=3)
+    blurred = ResidualGenerator(1, 1, 2, 1, blurred=True)
+    (up, _) = [layer for layer in blurred if isinstance(layer, nn.Upsample)]
+    torch.testing.assert_close(up(x), expected)
+    assert blurred(torch.randn(1, 1, 16, 24)).shape == (1, 1, 16, 24)
+    assert sum(isinstance(layer, Halve) for layer in blurred) == 2
 
 
 def test_cyclegan_takes_six_blocks_below_256_pixels():
