@@ -16,9 +16,9 @@ class WGANGP(WGAN):
     """WGAN whose critic is kept Lipschitz by a gradient penalty in place of clipping (algorithm 1).
 
     The critic has layer norm: batch norm would make the penalty of one image depend on the others (section 4). Five
-    critic updates precede a generator update; Adam with 1e-4, beta1 0 and beta2 0.9. The official code also lets the
-    learning rate fall to 0 (``generator_scheduler`` and ``discriminator_scheduler``) and uses residual networks for
-    CIFAR-10; here the networks are DCGAN's.
+    critic updates precede a generator update; Adam with 1e-4, beta1 0 and beta2 0.9. The official code for CIFAR-10 has
+    residual networks where these are DCGAN's, generates twice as many images for a generator update as for a critic's,
+    and lets the learning rate fall to 0, as ``configs/wgan_gp/cifar10.yaml`` does with both networks' ``_scheduler``.
 
     Args:
         **kwargs: See WGAN.

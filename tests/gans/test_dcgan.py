@@ -117,3 +117,9 @@ def test_optimizers_are_the_papers():
     for optimizer in DCGAN(image_shape=(1, 16, 16)).configure_optimizers()[0]:
         assert optimizer.defaults["lr"] == 2e-4
         assert optimizer.defaults["betas"] == (0.5, 0.999)
+
+
+def test_lsgan_has_its_papers_rate():
+    for optimizer in small(LSGAN).configure_optimizers()[0]:
+        assert optimizer.defaults["lr"] == 1e-3
+        assert optimizer.defaults["betas"] == (0.5, 0.999)

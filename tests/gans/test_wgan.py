@@ -1,7 +1,10 @@
 """WGAN and WGAN-GP against their papers."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from conftest import batch, fit, small
 from lightning.pytorch import Callback
 from torch import nn
@@ -62,6 +65,14 @@ def test_optimizers():
     assert optimizer.defaults["lr"] == 1e-4
     assert optimizer.defaults["betas"] == (0.0, 0.9)
     assert small(WGAN).configure_optimizers()[0][0].defaults["lr"] == 5e-5
+
+
+@pytest.mark.parametrize("name", ["cifar10", "fashion_mnist"])
+def test_the_configs_let_both_rates_fall_to_0_at_the_end(name):
+    config = yaml.safe_load((Path(__file__).parents[2] / f"configs/wgan_gp/{name}.yaml").read_text())
+    for player in ("generator", "discriminator"):
+        decay = config["model"]["init_args"][f"{player}_scheduler"]["init_args"]
+        assert decay["constant_steps"] + decay["decay_steps"] == config["trainer"]["max_steps"]
 
 
 def test_the_penalised_critic_has_no_batch_norm_and_treats_images_alone():
