@@ -97,6 +97,15 @@ def test_classes_are_appended_to_the_noise_and_multiplied_with_the_features():
     assert without.fakes(batch(4))[0].shape == (4, 1, 16, 16)
 
 
+def test_images_are_bounded_by_a_tanh_only_where_it_is_asked_for():
+    for tanh in (False, True):
+        module = small(R3GAN, tanh=tanh)
+        for p in module.generator.parameters():
+            nn.init.normal_(p)
+        largest = module.fakes(batch(4))[0].abs().max()
+        assert (largest <= 1) == tanh
+
+
 def test_a_generated_image_has_the_class_of_the_real_one_that_it_is_compared_with():
     labels = torch.tensor([2, 0, 0, 1])
     _, given = small(R3GAN).fakes((batch(4)[0], labels))
