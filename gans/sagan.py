@@ -55,8 +55,8 @@ class ConditionalNorm(nn.Module):
         x = self.norm(x)
         if self.affine is None:
             return x
-        gain, bias = self.affine(*label).to(x.dtype)[:, :, None, None].chunk(2, 1)  # or all features were float32
-        return gain * x + bias
+        gain, bias = self.affine(*label)[:, :, None, None].chunk(2, 1)
+        return (gain * x + bias).to(x.dtype)  # in mixed precision gains are float32, and features would be from here on
 
 
 class GeneratorBlock(nn.Module):
