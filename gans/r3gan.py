@@ -137,7 +137,7 @@ class R3GAN(NoiseGAN):
     been trained on. The defaults are the official code's (brownvc/R3GAN) for CIFAR-10.
 
     While images are seen, on a cosine, the rates fall to a quarter, beta2 rises from 0.9 to 0.99 and the penalties'
-    weights fall to a tenth (section 4; the code's schedules). A schedule that is given takes the place of the rate's.
+    weights fall to a tenth (the code's schedules). A schedule that is given takes the place of the rate's.
     The official augmentation, which becomes more frequent on such a cosine, is left out: take ``diff_augment``.
 
     Args:
