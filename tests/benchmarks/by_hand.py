@@ -176,9 +176,9 @@ class Codes(Loop):
     def noise(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         m = self.module
         category = torch.randint(m.categories, (n,), device=self.device)
-        continuous = torch.rand(n, m.continuous, device=self.device) * 2 - 1
-        rest = torch.randn(n, m.latent_dim, device=self.device)
-        return torch.cat([one_hot(category, m.categories).float(), continuous, rest], 1), category, continuous
+        uniform = torch.rand(n, m.continuous + m.latent_dim, device=self.device) * 2 - 1
+        noise = torch.cat([one_hot(category, m.categories).float(), uniform], 1)
+        return noise, category, uniform[:, : m.continuous]
 
     def information(self, of_category: Tensor, of_continuous: Tensor, category: Tensor, continuous: Tensor) -> Tensor:
         squares = (of_continuous.float() - continuous).square().sum(1).mean() / 2
