@@ -21,7 +21,8 @@ class RealnessGAN(DCGAN):
     """DCGAN's networks, with a discriminator that gives a distribution over outcomes for every image (section 3).
 
     The distribution is compared with an anchor for real and one for generated images (``gans.losses.Realness``). The
-    discriminator is spectrally normalised and the generator has batch norm, as in the official code.
+    discriminator is spectrally normalised and the generator has batch norm, as in the official code, whose generator
+    has LeakyReLU(0.2) in the place of ReLU, and no layer a bias.
 
     It draws digits, though a published attempt on MNIST saw only noise. What that depends on, tried one by one on
     scikit-learn's digits (``pytest -m slow tests/gans/test_realness_gan.py -s``): the two anchors must differ, because
