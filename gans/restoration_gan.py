@@ -25,8 +25,9 @@ STAGES: dict[str, dict[str, tuple[str, ...]]] = {
 class Restorer(nn.Module):
     """A U-Net from images (N, C, H, W) in [-1, 1] to what they should look like: themselves plus what it adds.
 
-    Three halvings, each a 4x4 convolution and a residual block; sub-pixel convolutions that double the size again; no
-    normalisation, which would forget how bright an image is.
+    Three halvings, each a 4x4 convolution and a residual block; sub-pixel convolutions that double the size again,
+    each followed by the mean of 2x2 pixels, so that no grid remains (Sugawara et al. 1806.02658); no normalisation,
+    which would forget how bright an image is.
 
     Args:
         channels: Of the images on both sides; their height and width are multiples of 8.
@@ -44,13 +45,19 @@ class Restorer(nn.Module):
         )
         widths[0] = width // 2 or 1
         self.up = nn.ModuleList(
-            nn.Sequential(initialise_sub_pixel(nn.Conv2d(after, 4 * before, 3, padding=1)), nn.PixelShuffle(2))
+            nn.Sequential(
+                initialise_sub_pixel(nn.Conv2d(after, 4 * before, 3, padding=1)),
+                nn.PixelShuffle(2),
+                nn.ReplicationPad2d((1, 0, 1, 0)),
+                nn.AvgPool2d(2, stride=1),
+                nn.ReLU(),
+            )
             for before, after in pairwise(widths)
         )
         self.join = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Conv2d(2 * before, before, 3, padding=1), nn.ReLU()) for before in widths[1:-1]
+            nn.Sequential(nn.Conv2d(2 * before, before, 3, padding=1), nn.ReLU()) for before in widths[1:-1]
         )
-        self.output = nn.Sequential(nn.ReLU(), nn.Conv2d(widths[0] + channels, channels, 3, padding=1))
+        self.output = nn.Conv2d(widths[0] + channels, channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         skips = [images]

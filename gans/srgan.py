@@ -25,7 +25,8 @@ class Generator(nn.Module):
     """SRResNet: images (N, C, H, W) in [-1, 1] to images (N, C, scale * H, scale * W) around [-1, 1] (figure 4).
 
     A 9x9 convolution, residual blocks with batch norm and PReLU, a skip over all of them, sub-pixel convolutions that
-    double the size, and a 9x9 convolution. Inside, the input is in [0, 1] (section 3.2).
+    double the size, and a 9x9 convolution. Inside, the input is in [0, 1] (section 3.2). Sub-pixel convolutions begin
+    so that they write no pattern, of which the paper says nothing.
     """
 
     def __init__(self, channels: int, scale: int, width: int, blocks: int) -> None:

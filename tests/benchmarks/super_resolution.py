@@ -85,9 +85,9 @@ def grid_energy(image: Tensor, original: Tensor) -> Tensor:
     flat = blocks(original).flatten(1).std(1) < FLAT
     parts = blocks(image)[flat]
     window = torch.hann_window(16)[:, None] * torch.hann_window(16)
-    power = torch.fft.fft2((parts - parts.mean((1, 2), keepdim=True)) * window).abs().square()
-    power = power[:, ::4, ::4].sum((1, 2)) - power[:, 0, 0]
-    return power / window.square().sum() / 256
+    # What a Fourier transform finds there is in the sums over all pixels that are a multiple of 4 apart.
+    sums = ((parts - parts.mean((1, 2), keepdim=True)) * window).view(-1, 4, 4, 4, 4).sum((1, 3))
+    return (16 * sums.square().sum((1, 2)) - sums.sum((1, 2)).square()) / window.sum().square()
 
 
 def gradient_energy(image: Tensor) -> float:
