@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from gans.parts.initialisation import initialise_sub_pixel, normalise_spectrally
-from gans.parts.layers import PatchGAN, ResidualBlock
+from gans.parts.layers import PatchGAN, ResidualBlock, smooth_shuffle
 from gans.training.adversarial import AnyLoss
 from gans.training.finetuning import FineTuned, network_in
 from gans.training.optimizers import Adam
@@ -26,8 +26,7 @@ class Restorer(nn.Module):
     """A U-Net from images (N, C, H, W) in [-1, 1] to what they should look like: themselves plus what it adds.
 
     Three halvings, each a 4x4 convolution and a residual block; sub-pixel convolutions that double the size again,
-    each followed by the mean of 2x2 pixels, so that no grid remains (Sugawara et al. 1806.02658); no normalisation,
-    which would forget how bright an image is.
+    smoothed against grids; no normalisation, which would forget how bright an image is.
 
     Args:
         channels: Of the images on both sides; their height and width are multiples of 8.
@@ -47,9 +46,7 @@ class Restorer(nn.Module):
         self.up = nn.ModuleList(
             nn.Sequential(
                 initialise_sub_pixel(nn.Conv2d(after, 4 * before, 3, padding=1)),
-                nn.PixelShuffle(2),
-                nn.ReplicationPad2d((1, 0, 1, 0)),
-                nn.AvgPool2d(2, stride=1),
+                smooth_shuffle(),
                 nn.ReLU(),
             )
             for before, after in pairwise(widths)

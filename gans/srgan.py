@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from gans.parts.initialisation import initialise_sub_pixel
-from gans.parts.layers import ResidualBlock
+from gans.parts.layers import ResidualBlock, smooth_shuffle
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
+from gans.training.checkpoints import read
 from gans.training.finetuning import FineTuned, network_in
 from gans.training.optimizers import Adam
 from gans.training.translation import Translator
@@ -29,13 +30,14 @@ class Generator(nn.Module):
     so that they write no pattern, of which the paper says nothing.
     """
 
-    def __init__(self, channels: int, scale: int, width: int, blocks: int) -> None:
+    def __init__(self, channels: int, scale: int, width: int, blocks: int, smooth: bool = False) -> None:
         super().__init__()
         self.head = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
         body = [ResidualBlock(width, nn.BatchNorm2d, activation=nn.PReLU) for _ in range(blocks)]
         self.body = nn.Sequential(*body, nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+        shuffle = smooth_shuffle if smooth else lambda: nn.PixelShuffle(2)
         doubling = [
-            (initialise_sub_pixel(nn.Conv2d(width, 4 * width, 3, padding=1)), nn.PixelShuffle(2), nn.PReLU())
+            (initialise_sub_pixel(nn.Conv2d(width, 4 * width, 3, padding=1)), shuffle(), nn.PReLU())
             for _ in range(scale.bit_length() - 1)
         ]
         self.tail = nn.Sequential(*(layer for layers in doubling for layer in layers))
@@ -73,6 +75,8 @@ class SRResNet(Translator):
         scale: How many times larger than the source they are: 2, 4 or 8; given by the data set.
         width: Channels of the generator.
         blocks: Residual blocks of the generator.
+        smooth: Average 2x2 neighbours after every doubling, unlike figure 4, so that no regular grid can stand in
+            flat parts.
         generator_optimizer: Adam 1e-4 with beta1 0.9, as in section 3.2.
         **kwargs: See GANModule.
 
@@ -89,6 +93,7 @@ class SRResNet(Translator):
         scale: int = 4,
         width: Annotated[int, "[1, inf)"] = 64,
         blocks: Annotated[int, "[1, 1000]"] = 16,
+        smooth: bool = False,
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
         **kwargs: Any,
     ) -> None:
@@ -97,7 +102,7 @@ class SRResNet(Translator):
             raise MisconfigurationException(f"--data.scale must be 2, 4 or 8 for {type(self).__name__}; got {scale}")
         self.scale = scale
         self.blocks = blocks
-        self.generator = Generator(image_shape[0], scale, width, blocks)
+        self.generator = Generator(image_shape[0], scale, width, blocks, smooth)
 
     @property
     def shapes(self) -> tuple[tuple[int, int, int], ...]:
@@ -110,7 +115,7 @@ class SRResNet(Translator):
 
     def at_any_size(self, network: Any, images: Tensor) -> Tensor:
         """Tile by tile, each with as much around it as its pixels depend on, so that no seam can be seen."""
-        margin = 2 * self.blocks + 8  # a pixel for each 3x3 convolution, and 4 for each 9x9 one
+        margin = 2 * self.blocks + 9  # a pixel for each 3x3 convolution, 4 for each 9x9 one, and one for smoothing
         height, width = images.shape[-2:]
         large = images.new_empty(*images.shape[:2], height * self.scale, width * self.scale, dtype=torch.float32)
         for top in range(0, height, TILE):
@@ -154,6 +159,7 @@ class SRGAN(AnyLoss, FineTuned, SRResNet):
         pretrained: Checkpoint of an SRResNet (or SRGAN), whose generator training starts from.
         width: Channels of the generator; by default those of the pretrained one, or 64.
         blocks: Residual blocks of the generator; by default those of the pretrained one, or 16.
+        smooth: See SRResNet; by default as in the pretrained one, or not.
         adversarial_weight: Factor of the adversarial loss.
         discriminator_width: Channels of the discriminator's first layer.
         discriminator_optimizer: As the generator's.
@@ -171,24 +177,28 @@ class SRGAN(AnyLoss, FineTuned, SRResNet):
         pretrained: str | None = None,
         width: Annotated[int, "[1, inf)"] | None = None,
         blocks: Annotated[int, "[1, 1000]"] | None = None,
+        smooth: bool | None = None,
         adversarial_weight: Annotated[float, "[0, inf)"] = 1e-3,
         discriminator_width: Annotated[int, "[1, inf)"] = 64,
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.9),
         **kwargs: Any,
     ) -> None:
-        known = {"width": 64, "blocks": 16}
+        known = {"width": 64, "blocks": 16, "smooth": False}
         if pretrained and None in (width, blocks):
-            known = sizes_of(pretrained, network_in(pretrained, "generator"))
+            known |= sizes_of(pretrained, network_in(pretrained, "generator"))
+            known["smooth"] = read(pretrained)["hyper_parameters"].get("smooth", False)
+        smooth = bool(known["smooth"]) if smooth is None else smooth
         super().__init__(
             image_shape,
             pretrained=pretrained,
             width=known["width"] if width is None else width,
             blocks=known["blocks"] if blocks is None else blocks,
+            smooth=smooth,
             discriminator_optimizer=discriminator_optimizer,
             **kwargs,
         )
         # So that a checkpoint of this model needs the other one no more.
-        self.hparams.update(width=self.generator.output.in_channels, blocks=self.blocks)
+        self.hparams.update(width=self.generator.output.in_channels, blocks=self.blocks, smooth=smooth)
         self.adversarial_weight = adversarial_weight
         self.discriminator = Discriminator(image_shape[0], image_shape[1], discriminator_width)
 

@@ -20,6 +20,15 @@ def instance_norm(channels: int) -> nn.Module:
     return nn.InstanceNorm2d(channels, affine=True)
 
 
+def smooth_shuffle() -> nn.Module:
+    """Features (N, 4 * C, H, W) to (N, C, 2 * H, 2 * W), each the mean of 2x2 neighbours.
+
+    Without the mean, four features that differ in a flat part of an image are a regular grid there; with it, none
+    remains, whatever the weights (Sugawara et al. 1806.02658; fastai).
+    """
+    return nn.Sequential(nn.PixelShuffle(2), nn.ReplicationPad2d((1, 0, 1, 0)), nn.AvgPool2d(2, stride=1))
+
+
 class PatchGAN(nn.Sequential):
     """Images (N, C, H, W) to a map of logits (N, 1, H', W'), one for every patch (Isola et al. 1611.07004, 6.1.2).
 

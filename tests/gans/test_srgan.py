@@ -39,11 +39,23 @@ def test_an_untrained_generator_writes_no_pattern_into_a_flat_image(scale):
     assert len(doubling.weight[::4].unique(dim=0)) == 32  # but those of different features do not
 
 
+def test_a_smooth_generator_writes_none_whatever_its_weights():
+    """However different the four features of a sub-pixel convolution are; in a plain one they would be a grid."""
+    for smooth in (True, False):
+        generator = SRResNet(image_shape=(3, 96, 96), width=8, blocks=1, smooth=smooth).generator.eval()
+        with torch.no_grad():
+            for p in generator.parameters():
+                p.add_(torch.randn_like(p) * 0.1)
+            flat = generator(torch.zeros(1, 3, 40, 40))[..., 64:-64, 64:-64]
+        assert ((flat - flat.mean((2, 3), keepdim=True)).std() <= 1e-4 * flat.abs().mean()) == smooth
+
+
+@pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize(("scale", "blocks"), [(2, 1), (4, 2)])
 @pytest.mark.parametrize("size", [(32, 50), (90, 61)])
-def test_tiles_have_no_seams(scale, blocks, size, monkeypatch):
+def test_tiles_have_no_seams(scale, blocks, size, smooth, monkeypatch):
     """Tile by tile, every pixel is what it is when the whole image is enlarged at once, also at the borders."""
-    module = small_translator(SRResNet, scale=scale, blocks=blocks).eval()
+    module = small_translator(SRResNet, scale=scale, blocks=blocks, smooth=smooth).eval()
     picture = images(1, (1, *size))
     monkeypatch.setattr(gans.srgan, "TILE", 16)
     calls = []
@@ -190,14 +202,16 @@ def test_a_resumed_run_does_not_start_again(tmp_path):
 
 def test_the_pretrained_generator_says_how_large_it_is(tmp_path):
     """So that its sizes need not be repeated; a checkpoint of the fine-tuned one is enough from then on."""
-    first = small_translator(SRResNet, width=6, blocks=3)
+    first = small_translator(SRResNet, width=6, blocks=3, smooth=True)
     fit(first, translator_batch(first, 4), max_steps=1).save_checkpoint(tmp_path / "first.ckpt")
     sizes = {"image_shape": (1, 32, 32), "discriminator_width": 4, "content": "mse"}
     module = SRGAN(pretrained=str(tmp_path / "first.ckpt"), **sizes)
     assert (module.generator.output.in_channels, module.blocks) == (6, 3)
+    assert any(isinstance(layer, nn.AvgPool2d) for layer in module.generator.modules())
     fit(module, translator_batch(module, 4), max_steps=1).save_checkpoint(tmp_path / "second.ckpt")
     (tmp_path / "first.ckpt").unlink()
     assert SRGAN.load_to_sample(tmp_path / "second.ckpt").blocks == 3
+    assert SRGAN.load_to_sample(tmp_path / "second.ckpt").hparams["smooth"]
     assert SRGAN(pretrained=str(tmp_path / "second.ckpt"), **sizes).blocks == 3
     assert SRGAN(pretrained="gone.ckpt", width=6, blocks=3, **sizes).blocks == 3  # nothing is read before training
     with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=gone\.ckpt does not exist"):
