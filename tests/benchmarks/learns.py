@@ -83,12 +83,14 @@ def draw(model: GANModule) -> tuple[Tensor, Tensor | None]:
     torch.manual_seed(0)
     images, asked = [], []
     for _ in range(0, COUNT, 500):
-        noise = model.noise(500)
-        images.append(to_uint8(model.sample_from(noise)))
-        if model.num_classes:
-            asked.append(torch.arange(500) % model.num_classes)
-        elif isinstance(model, gans.InfoGAN):
+        if isinstance(model, gans.InfoGAN):
+            noise = model.noise(500)
+            images.append(to_uint8(model.sample_from(noise)))
             asked.append(noise[:, : model.categories].argmax(1))
+        else:  # as the callback that scores does
+            classes = torch.arange(500) % max(1, model.num_classes)
+            images.append(to_uint8(model.generate((torch.zeros(500, *model.image_shape), classes))))
+            asked += [classes] if model.num_classes else []
     return torch.cat(images), torch.cat(asked) if asked else None
 
 
