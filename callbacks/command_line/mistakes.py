@@ -229,7 +229,7 @@ class Search:
             choices = [n if names.index(n) == i else paths_of(classes[i])[0] for i, n in enumerate(names)]
         lower = {choice.rpartition(".")[2].lower(): choice for choice in reversed(choices)}
         alike = {n: difflib.SequenceMatcher(None, n, name.lower()).ratio() for n in reversed(lower)}
-        few = len(choices) <= 20
+        few = len(choices) <= 40
         near = [n for n in sorted(alike, key=len) if len(name) > 3 and name.lower() in n]
         enough = 0.5 if len(name) < 3 else 0.65
         near = near or [n for n in sorted(alike, key=lambda n: -alike[n]) if alike[n] >= enough]
