@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -52,17 +52,19 @@ class Discriminator(nn.Module):
     """Images (N, C, H, W) and classes (N,) to logits (N,), or (N, outcomes) (section 4.1).
 
     The image goes through maxout of 240 units and 5 pieces, the class through one of 50 and 5, and both through one of
-    240 and 4; units are dropped with probability 0.5. The weights of the class begin as for one input, since of a
-    one-hot vector only one is not 0: as for ``num_classes`` inputs they would hardly be heard beside the image's.
+    240 and 4; units are dropped after each. The weights of the class begin as for one input, since of a one-hot vector
+    only one is not 0: as for ``num_classes`` inputs they would hardly be heard beside the image's.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, outcomes: int = 1) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], num_classes: int, outcomes: int = 1, dropout: float = 0.5
+    ) -> None:
         super().__init__()
-        self.image = nn.Sequential(nn.Flatten(), Maxout(prod(image_shape), 240, 5), nn.Dropout(0.5))
-        self.label = nn.Sequential(Maxout(num_classes, 50, 5), nn.Dropout(0.5))
+        self.image = nn.Sequential(nn.Flatten(), Maxout(prod(image_shape), 240, 5), nn.Dropout(dropout))
+        self.label = nn.Sequential(Maxout(num_classes, 50, 5), nn.Dropout(dropout))
         nn.init.uniform_(self.label[0].linear.weight, -1.0, 1.0)  # PyTorch's default, 1 / sqrt(inputs), for one input
         self.joint = nn.Sequential(
-            Maxout(290, 240, 4), nn.Dropout(0.5), nn.Linear(240, outcomes), nn.Flatten(0 if outcomes == 1 else 1)
+            Maxout(290, 240, 4), nn.Dropout(dropout), nn.Linear(240, outcomes), nn.Flatten(0 if outcomes == 1 else 1)
         )
 
     def forward(self, images: Tensor, label: Tensor) -> Tensor:
@@ -117,6 +119,7 @@ class CGAN(NoiseGAN):
 
     Args:
         image_shape: Channels, height and width of the images; any size.
+        dropout: Share of the discriminator's hidden units dropped in training.
         **kwargs: See NoiseGAN.
 
     Raises:
@@ -126,12 +129,14 @@ class CGAN(NoiseGAN):
     smallest = {"num_classes": 3}
     conditional = True
 
-    def __init__(self, image_shape: tuple[int, int, int], **kwargs: Any) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], dropout: Annotated[float, "[0, 1)"] = 0.5, **kwargs: Any
+    ) -> None:
         super().__init__(image_shape, **kwargs)
         require_classes(self)
         self.build(
             Generator(image_shape, self.latent_dim, self.num_classes),
-            Discriminator(image_shape, self.num_classes, self.loss.outcomes),
+            Discriminator(image_shape, self.num_classes, self.loss.outcomes, dropout),
         )
 
 
