@@ -53,8 +53,9 @@ class CUT(AdversarialModule, Translator):
 
     As in the official code, and as the receptive fields of appendix C.1 say, the generator halves and doubles by fixed
     blurs; the discriminator has the paper's 70x70 patches, with strided convolutions, where that code blurs here too.
-    The heads are there from the beginning, not from the first batch on. Images are cropped at random to the end, also
-    while the rate falls.
+    The heads are there from the beginning, not from the first batch on; images of both domains are compared at the same
+    places, where that code draws new ones for the second. Images are cropped at random to the end, also while the rate
+    falls.
 
     Batches are unpaired images (a, b), (N, C, H, W) each. A is the source: ``generate`` translates to B.
 

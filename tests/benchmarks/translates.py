@@ -8,7 +8,7 @@ compare it with, and their ratio.
 
 - Label maps to photographs (pix2pix, CycleGAN, DiscoGAN, CUT): classes that a small network, which has learned on the
   real training photographs, reads from generated ones, beside real held-out ones (pix2pix's FCN-score, see
-  segmentation.py).
+  segmentation.py), and beside those generated from other label maps, as a generator that looks at none would have it.
 - pix2pix: sharpness (gradient energy) beside that of "pix2pix-l1", the same training with the L1 loss alone.
 - CycleGAN, DiscoGAN: distance between an image and what comes back, beside that of the untrained generators.
 - StarGAN: share of translations that are of the domain asked for, to its own discriminator and to a small classifier
@@ -96,8 +96,10 @@ def labels_read(run: Path) -> Figures:
     if type(data) is not datamodules.Facades or (made := photographs(models_of(run)[0], run)) is None:
         return {}
     network, classes = segmentation_of(data.data_dir, CACHE), truth(data.data_dir, "val")
-    generated, real = (score(network, images, classes) for images in made)
-    return {f"{name} of labels read, %, beside real": (generated[name], real[name]) for name in generated}
+    # The last are generated from other label maps: what can be read without having looked at one's own.
+    generated, real, others = (score(network, images, classes) for images in (*made, made[0].roll(1, 0)))
+    beside = {"real": real, "those of other label maps": others}
+    return {f"{n} of labels read, %, beside {b}": (generated[n], of[n]) for b, of in beside.items() for n in generated}
 
 
 def sharpnesses(run: Path) -> Figures:
