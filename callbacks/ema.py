@@ -20,6 +20,9 @@ class EMA(Callback):
     statistics are averaged with the weights that they belong to. All other buffers are copied, as the official code
     does: spectral norm's vectors, averaged, would no longer have length 1 and so let the layers grow.
 
+    Of the lab's papers StyleGAN's and R3GAN's keep such an average. All others show their last weights, as
+    ``half_life=0`` does; the average is better for them, too, and no weight is trained otherwise for it.
+
     Args:
         half_life: Images after which old weights count half; 0 keeps no average.
         ramp_up: The half-life is at most this share of the images seen so far.

@@ -158,8 +158,9 @@ class SAGAN(NoiseGAN):
 
     Classes, where the data has them, choose the gains and biases of the generator's batch norm and are projected in the
     discriminator. Two time-scale updates: Adam with 4e-4 for D and 1e-4 for G, beta1 0; beta2 is the paper's 0.9 (the
-    official code leaves TensorFlow's 0.999). Weights begin as Xavier's and biases as 0. Pictures and scores are made
-    with batch norm's running statistics, as in the official evaluation.
+    official code leaves TensorFlow's 0.999, and lets G begin with 4e-4, which it divides by up to 4 between 100,000 and
+    250,000 steps). Weights begin as Xavier's and biases as 0. Pictures and scores are made with batch norm's running
+    statistics, as in the official evaluation.
 
     Args:
         image_shape: Channels, height and width of the images: square, a power of two from 16 to 256.
