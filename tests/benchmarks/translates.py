@@ -12,7 +12,8 @@ compare it with, and their ratio.
 - pix2pix: sharpness (gradient energy) beside that of "pix2pix-l1", the same training with the L1 loss alone.
 - CycleGAN, DiscoGAN: distance between an image and what comes back, beside that of the untrained generators.
 - StarGAN: share of translations that are of the domain asked for, to its own discriminator and to a small classifier
-  that was trained on the data's classes, beside what these say of real images of the domain.
+  that was trained on the data's classes, beside what these say of real images of the domain. The domains are the
+  facades' photographs and label maps, without their pairs.
 
 ``GAN.png`` shows images and what becomes of them. Runs that were cut off go on, and those that are finished are not
 trained again. SRGAN is measured by super_resolution.py.
@@ -31,6 +32,7 @@ from lightning.pytorch import seed_everything
 from machine import machine
 from segmentation import score, segmentation_of, sharpness, truth
 from torch import Tensor
+from torchvision.io import read_image
 from training import ROOT, marks, train
 
 import datamodules
@@ -48,7 +50,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "cyclegan": ("cyclegan/facades_64", []),
     "discogan": ("discogan/facades_small", []),
     "cut": ("cut/facades_64", []),
-    "stargan": ("stargan/cifar10", []),
+    "stargan": ("stargan/image_folder", []),
 }
 SHOWN = 8  # images in the picture
 CACHE = Path("~/.cache/gan-lab").expanduser()
@@ -164,15 +166,24 @@ MEASURES = {
 }
 
 
-def options_of(name: str, data_dir: Path) -> list[str]:
+def options_of(name: str, facades: Path, out: Path) -> list[str]:
     """What ``train.py`` is told of a run beside its config: as many steps as that says, and where the data is."""
     config, options = RUNS[name]
     settings = yaml.safe_load((ROOT / f"configs/{config}.yaml").read_text())
-    if name == "stargan" and (data_dir / "cifar10").is_dir():  # CIFAR-10 as folders of JPEG files
-        options = [*options, "--data=datamodules.ImageFolder", f"--data.data_dir={data_dir / 'cifar10'}"]
-    else:
-        options = [*options, f"--data.data_dir={data_dir / ('' if name == 'stargan' else 'facades')}"]
-    return [f"--trainer.max_steps={settings['trainer']['max_steps']}", *options]
+    folder = as_domains(facades, out / "domains") if name == "stargan" else facades
+    return [f"--trainer.max_steps={settings['trainer']['max_steps']}", *options, f"--data.data_dir={folder}"]
+
+
+def as_domains(facades: Path, folder: Path) -> Path:
+    """The two halves of the facades' files as images of two domains, a folder each, for StarGAN."""
+    for file in sorted(facades.glob("*/*.jpg")):
+        both = read_image(str(file))
+        for domain, half in zip(("photograph", "labels"), both.chunk(2, 2), strict=True):
+            path = folder / file.parent.name / domain / f"{file.stem}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                write_png(half, path)
+    return folder
 
 
 def main() -> None:
@@ -182,7 +193,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="minutes of processor time at most")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--precision", default=native_precision())
-    parser.add_argument("--data_dir", default="data", type=Path, help="holds facades and cifar10")
+    parser.add_argument("--data_dir", default="data", type=Path, help="holds facades")
     parser.add_argument("--out", default="runs/translates", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     options, override = parser.parse_known_args()  # others go to train.py
@@ -196,7 +207,7 @@ def main() -> None:
             config = ROOT / f"configs/{RUNS[name][0]}.yaml"
             told = [
                 f"--trainer.precision={options.precision}",
-                *options_of(name, options.data_dir.resolve()),
+                *options_of(name, options.data_dir.resolve() / "facades", out),
                 *override,
             ]
             # Steps end the training, so there is no limit to images.
