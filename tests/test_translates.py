@@ -74,8 +74,19 @@ def test_runs_take_the_steps_of_their_configs(scripts, tmp_path):
     for name, (config, _) in translates.RUNS.items():
         file = ROOT / f"configs/{config}.yaml"
         if file.exists():
-            options = translates.options_of(name, tmp_path)
+            options = translates.options_of(name, tmp_path, tmp_path)
             assert options[0] == f"--trainer.max_steps={yaml.safe_load(file.read_text())['trainer']['max_steps']}"
+
+
+def test_facades_become_images_of_two_domains(scripts, tmp_path):
+    both = torch.cat([torch.zeros(3, 8, 8, dtype=torch.uint8), torch.full((3, 8, 8), 255, dtype=torch.uint8)], 2)
+    for split in ("train", "val"):
+        (tmp_path / "facades" / split).mkdir(parents=True)
+        write_jpeg(both, str(tmp_path / "facades" / split / "1.jpg"))
+    folder = scripts("translates").as_domains(tmp_path / "facades", tmp_path / "domains")
+    for split in ("train", "val"):
+        assert read_image(str(folder / split / "photograph/1.png")).eq(0).all()
+        assert read_image(str(folder / split / "labels/1.png")).eq(255).all()
 
 
 @pytest.mark.slow
@@ -96,7 +107,7 @@ def test_pix2pix_has_its_rows_and_is_not_trained_again(scripts, tmp_path, monkey
     printed = capsys.readouterr().out
     with (tmp_path / "out/results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["gan"] for row in rows] == ["pix2pix-l1"] * 4 + ["pix2pix"] * 5
+    assert [row["gan"] for row in rows] == ["pix2pix-l1"] * 7 + ["pix2pix"] * 8
     assert {row["steps"] for row in rows} == {"2"}
     assert "beside L1 alone" in rows[-1]["figure"]
     assert all(0 < float(row["minutes"]) < 2 for row in rows)
