@@ -51,17 +51,17 @@ EQUAL = 100_000  # images seen at which all GANs are compared
 BUDGETS = {
     "acgan/mnist": 300_000,
     "cgan/convolutional_mnist": 250_000,
-    "cgan/mnist": 600_000,
+    "cgan/mnist": 700_000,
     "dcgan/mnist": 200_000,
-    "gan/mnist": 1_000_000,
+    "gan/mnist": 600_000,
     "infogan/mnist": 320_000,
     "lsgan/mnist": 100_000,
     "r3gan/mnist": 160_000,
     "realness_gan/mnist": 250_000,
-    "sagan/mnist": 150_000,
+    "sagan/mnist": 80_000,
     "stylegan/dcgan_mnist": 200_000,
     "stylegan/mnist": 100_000,
-    "wgan/mnist": 800_000,
+    "wgan/mnist": 400_000,
     "wgan_gp/fashion_mnist": 200_000,
 }
 OTHERS = 400_000
