@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, normalize
 from gans.parts.layers import PatchGAN, ResidualGenerator
 from gans.parts.precision import full_precision
 from gans.training import Adam, AdversarialModule, Loss, LRSchedulerCallable, OptimizerCallable, Translator
+from gans.training.translation import check_size
 
 
 class Heads(nn.ModuleList):
@@ -102,17 +103,13 @@ class CUT(AdversarialModule, Translator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_shape, **kwargs)
-        channels, height, size = image_shape
-        if height % 4 or size % 4 or min(height, size) < 32:
-            raise MisconfigurationException(
-                f"CUT needs images whose height and width are multiples of 4 from 32 on; got {height}x{size}: "
-                "set --data.image_size to 64, 128 or 256"
-            )
+        check_size(self)
         if patch_halvings not in (1, 2, 3):
             raise MisconfigurationException(f"--model.patch_halvings must be 1, 2 or 3; got {patch_halvings}")
         self.nce_weight, self.identity, self.flip_equivariance = nce_weight, identity, flip_equivariance
         self.patches, self.temperature = patches, temperature
         self.heads_optimizer, self.heads_scheduler = heads_optimizer, heads_scheduler
+        channels = image_shape[0]
         self.generator = ResidualGenerator(
             channels, channels, width, blocks, nn.InstanceNorm2d, "reflect", blurred=True
         ).apply(_initialise)

@@ -11,7 +11,7 @@ from gans.parts.initialisation import initialise
 from gans.parts.layers import PatchGAN, ResidualGenerator
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AdversarialModule
-from gans.training.translation import CyclicTranslator
+from gans.training.translation import CyclicTranslator, check_size
 from gans.training.update import Loss
 
 
@@ -79,14 +79,10 @@ class CycleGAN(AdversarialModule, CyclicTranslator):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_shape, **kwargs)
-        channels, height, size = image_shape
-        if height % 4 or size % 4 or min(height, size) < 32:
-            raise MisconfigurationException(
-                f"CycleGAN needs images whose height and width are multiples of 4 from 32 on; got {height}x{size}: "
-                "set --data.image_size to 64, 128 or 256"
-            )
+        check_size(self)
         if pool_size < 0:
             raise MisconfigurationException(f"--model.pool_size must be 0 or more; got {pool_size}")
+        channels, _, size = image_shape
         blocks = blocks or (9 if size >= 256 else 6)
         self.cycle_weight = cycle_weight
         self.identity_weight = identity_weight

@@ -1,8 +1,11 @@
 """What several test files need."""
 
 import copy
+import importlib
 import os
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import lightning
@@ -21,6 +24,7 @@ from gans.training.translation import Translator
 os.environ["OMP_NUM_THREADS"] = "1"  # for all processes that tests start
 torch.set_num_threads(1)  # small networks gain nothing by more, and a process that forks must have no others
 
+BENCHMARKS = Path(__file__).parent / "benchmarks"
 CLASSES = 3
 EVERY = [getattr(gans, name) for name in gans.__all__]
 ALL_GANS = [cls for cls in EVERY if issubclass(cls, Sampler)]
@@ -36,6 +40,18 @@ def smallest(cls: type[GANModule], **kwargs: Any) -> GANModule:
 
 
 small = small_translator = smallest
+
+
+@pytest.fixture(scope="session")
+def scripts() -> Callable[[str], ModuleType]:
+    """The benchmarks' scripts by name; they lie beside each other and in no package."""
+
+    def imported(name: str) -> ModuleType:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(BENCHMARKS))
+            return importlib.import_module(name)
+
+    return imported
 
 
 def losses(module: GANModule) -> list[tuple[Callable[[Any], Any], dict[str, Any], dict[str, Any]]]:

@@ -1,7 +1,6 @@
 """The leaderboard of tests/benchmarks/learns.py."""
 
 import csv
-import importlib
 import struct
 import subprocess
 import sys
@@ -21,19 +20,12 @@ SCRIPT = ROOT / "tests/benchmarks/learns.py"
 
 
 @pytest.fixture(scope="module")
-def learns():
-    return imported("learns")
+def learns(scripts):
+    return scripts("learns")
 
 
-def imported(name: str):
-    """A script of the benchmarks, which lie beside each other and in no package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "tests/benchmarks"))
-        return importlib.import_module(name)
-
-
-def test_a_training_ends_with_its_budget_and_leaves_a_mark_at_every_doubling(tmp_path, monkeypatch):
-    training = imported("training")
+def test_a_training_ends_with_its_budget_and_leaves_a_mark_at_every_doubling(scripts, tmp_path, monkeypatch):
+    training = scripts("training")
     monkeypatch.setattr(training, "FIRST", 16)
     images = torch.rand(64, 1, 16, 16) * 2 - 1
     loader = torch.utils.data.DataLoader(images, batch_size=8)
@@ -60,8 +52,8 @@ def test_a_training_ends_with_its_budget_and_leaves_a_mark_at_every_doubling(tmp
     assert resumed[-1]["seconds"] > found[-1]["seconds"]
 
 
-def test_curves_put_larger_values_higher_and_later_ones_further_right():
-    curves = imported("curves")
+def test_curves_put_larger_values_higher_and_later_ones_further_right(scripts):
+    curves = scripts("curves")
     picture = curves.curves({"one": [[(1000.0, 1.0), (100_000.0, 100.0)]]}, "x", "y")
     assert picture.shape == (3, curves.HEIGHT, curves.WIDTH)
     blue = (picture[:, :, : -curves.RIGHT] == torch.tensor([0x1F, 0x77, 0xB4], dtype=torch.uint8)[:, None, None]).all(0)

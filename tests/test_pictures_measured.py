@@ -1,19 +1,12 @@
 """How super_resolution.py and restoration.py measure pictures."""
 
-import importlib
-
 import pytest
 import torch
 
-from command_line import ROOT
-
 
 @pytest.fixture(scope="module")
-def measure():
-    """A script of the benchmarks, which lie beside each other and in no package."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "tests/benchmarks"))
-        yield importlib.import_module("super_resolution")
+def measure(scripts):
+    return scripts("super_resolution")
 
 
 def waves(across, down, level=0.2, strength=2 / 127.5):

@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import importlib
 import sys
 
 import pytest
@@ -11,13 +10,6 @@ import yaml
 from torchvision.io import read_image, write_jpeg
 
 from command_line import ROOT
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """The benchmarks' scripts by name; they lie beside each other and in no package."""
-    monkeypatch.syspath_prepend(str(ROOT / "tests/benchmarks"))
-    return importlib.import_module
 
 
 def painted(palette, classes):

@@ -1,5 +1,6 @@
 """What the papers share that turn images into images and go on from networks of another run."""
 
+from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -56,9 +57,9 @@ class FineTuned(Translator):
         self.vgg_weights = vgg_weights
         self._features: list[nn.Module] = []  # in a list, so that VGG is no part of the checkpoint
 
+    @abstractmethod
     def start_from(self, path: str) -> None:
         """Take networks out of a checkpoint."""
-        raise NotImplementedError
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.content != "mse" and not self._features:

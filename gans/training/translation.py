@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -114,3 +115,13 @@ class CyclicTranslator(Translator):
         fake_b, fake_a = self.translate(a), self.translate(b, to="a")
         rows = [a, fake_b, self.translate(fake_b, to="a"), b, fake_a, self.translate(fake_a)]
         return torch.stack(rows, 1)
+
+
+def check_size(module: Translator) -> None:
+    """Raise MisconfigurationException if height or width of the images is no multiple of the module's from 32 on."""
+    _, height, width = module.image_shape
+    if height % module.multiple or width % module.multiple or min(height, width) < 32:
+        raise MisconfigurationException(
+            f"{type(module).__name__} needs images whose height and width are multiples of {module.multiple} from 32 "
+            f"on; got {height}x{width}: set --data.image_size to 64, 128 or 256"
+        )

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from super_resolution import gradient_energy, grid_energy, line_of, method_of, photographs_in
+from super_resolution import line_of, mean_grid, method_of, photographs_in, sharpness, write_strips
 from torch import Tensor
-from torchvision.utils import make_grid
 
-from callbacks.pictures.images import to_uint8, write_png
+from callbacks.pictures.images import to_uint8
 from callbacks.quality import compare
 from datamodules.restoration import blurred, compressed
 
@@ -38,27 +37,21 @@ def main() -> None:
     parser.add_argument("--checkpoints", nargs="*", default=[], type=Path)
     parser.add_argument("--out", default="runs/restoration", type=Path, help="folder for the pictures")
     options = parser.parse_args()
-    originals = photographs_in(options.data_dir, options.images, 16, options.left_half)
-    sources = [damaged(image) for image in originals.values()]
+    photographs = photographs_in(options.data_dir, options.images, 16, options.left_half)
+    originals = list(photographs.values())
+    sources = [damaged(image) for image in originals]
     rows = {"damaged": sources}
-    print(line_of("PSNR in dB", [*originals, "mean", "sharpness", "grid"]), flush=True)
+    print(line_of("PSNR in dB", [*photographs, "mean", "sharpness", "grid"]), flush=True)
     for path in options.checkpoints:
         restore = method_of(path, ("RestorationGAN", "Pix2Pix"))
         rows[str(path)] = [to_uint8(restore(image)) / 127.5 - 1 for image in sources]
-    rows["original"] = list(originals.values())
+    rows["original"] = originals
     for name, images in rows.items():
-        pairs = list(zip(images, originals.values(), strict=True))
-        psnr = torch.cat([compare(*pair, "psnr") for pair in pairs])
-        sharpness = sum(gradient_energy(image) for image, _ in pairs) / sum(
-            gradient_energy(image) for _, image in pairs
-        )
-        grid = torch.cat([grid_energy(*pair) for pair in pairs]).mean().item()
+        psnr = torch.cat([compare(*pair, "psnr") for pair in zip(images, originals, strict=True)])
+        figures = sharpness(images, originals), mean_grid(images, originals)
         cells = [f"{value:.2f}" for value in [*psnr.tolist(), psnr.mean().item()]]
-        print(line_of(name[-39:], [*cells, f"{sharpness:.3f}", f"{grid:.3f}"]), flush=True)
-    for name, *images in zip(originals, *rows.values(), strict=True):
-        picture = make_grid(to_uint8(torch.cat(images)), nrow=len(images), pad_value=255)
-        write_png(picture, options.out / f"{name}.png")
-    print(f"{options.out}/*.png")
+        print(line_of(name[-39:], [*cells, *(f"{figure:.3f}" for figure in figures)]), flush=True)
+    write_strips(photographs, rows.values(), options.out)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ checkpoint and the original side by side.
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -96,6 +96,24 @@ def gradient_energy(image: Tensor) -> float:
     return across + down
 
 
+def sharpness(images: list[Tensor], originals: list[Tensor]) -> float:
+    """The gradient energy of images as a share of that of their originals."""
+    return sum(map(gradient_energy, images)) / sum(map(gradient_energy, originals))
+
+
+def mean_grid(images: list[Tensor], originals: list[Tensor]) -> float:
+    """The energy of grids, the mean over all squares where the originals are flat."""
+    return torch.cat([grid_energy(*pair) for pair in zip(images, originals, strict=True)]).mean().item()
+
+
+def write_strips(names: Iterable[str], rows: Iterable[list[Tensor]], folder: Path) -> None:
+    """A picture a name: its image of every row, side by side."""
+    for name, *images in zip(names, *rows, strict=True):
+        picture = make_grid(to_uint8(torch.cat(images)), nrow=len(images), pad_value=255)
+        write_png(picture, folder / f"{name}.png")
+    print(f"{folder}/*.png")
+
+
 def line_of(name: str, cells: list[str]) -> str:
     """A row of the table as text."""
     return f"{name:<40}" + "".join(f"{cell:>18}" for cell in cells)
@@ -125,13 +143,9 @@ def main() -> None:
         print(line_of(name[-39:], cells), flush=True)
     print(line_of("", ["grid, periods 2, 4", "sharpness"]))
     for name, images in [*zip(methods, rows, strict=True), ("original", originals)]:
-        grid = torch.cat([grid_energy(*pair) for pair in zip(images, originals, strict=True)])
-        sharpness = sum(map(gradient_energy, images)) / sum(map(gradient_energy, originals))
-        print(line_of(name[-39:], [f"{grid.mean().item():.3f}", f"{sharpness:.3f}"]), flush=True)
-    for name, *images in zip(photographs, *rows, originals, strict=True):
-        picture = make_grid(to_uint8(torch.cat(images)), nrow=len(images), pad_value=255)
-        write_png(picture, options.out / f"{name}.png")
-    print(f"{options.out}/*.png")
+        figures = mean_grid(images, originals), sharpness(images, originals)
+        print(line_of(name[-39:], [f"{figure:.3f}" for figure in figures]), flush=True)
+    write_strips(photographs, [*rows, originals], options.out)
 
 
 if __name__ == "__main__":
