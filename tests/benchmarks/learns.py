@@ -56,7 +56,7 @@ BUDGETS = {
     "gan/mnist": 600_000,
     "infogan/mnist": 320_000,
     "lsgan/mnist": 100_000,
-    "r3gan/mnist": 160_000,
+    "r3gan/mnist": 80_000,
     "realness_gan/mnist": 250_000,
     "sagan/mnist": 80_000,
     "stylegan/dcgan_mnist": 200_000,
