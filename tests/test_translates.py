@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import math
 import sys
 
 import pytest
@@ -35,12 +36,19 @@ def test_scores_of_known_mistakes(scripts):
     def network(images):
         return torch.nn.functional.one_hot(images[:, 0].long(), 12).movedim(-1, 1).float()
 
-    assert set(segmentation.score(network, truth[:, None], truth).values()) == {100.0}
+    assert segmentation.score(network, truth[:, None], truth) == dict.fromkeys(
+        ("per-pixel accuracy", "per-class accuracy", "class IOU", "information"), pytest.approx(100)
+    )
     found = segmentation.score(network, read[:, None], truth)
     # Two of three pixels of class 0 and the one of class 1; other classes do not come up.
     assert found["per-pixel accuracy"] == 75
     assert found["per-class accuracy"] == pytest.approx(100 * (2 / 3 + 1) / 2)
     assert found["class IOU"] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
+    # By the conditional entropy: half of the pixels are read as 1, of which a half are; the others are known.
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert found["information"] == pytest.approx(100 * (1 - 0.5 * math.log(2) / entropy))
+    assert segmentation.score(network, 1 - truth[:, None], truth)["information"] == pytest.approx(100)
+    assert segmentation.score(network, torch.zeros(1, 1, 2, 2), truth)["information"] == pytest.approx(0)
 
 
 def test_the_network_learns_to_read_maps(scripts):

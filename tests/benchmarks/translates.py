@@ -8,7 +8,8 @@ compare it with, and their ratio.
 
 - Label maps to photographs (pix2pix, CycleGAN, DiscoGAN, CUT): classes that a small network, which has learned on the
   real training photographs, reads from generated ones, beside real held-out ones (pix2pix's FCN-score, see
-  segmentation.py), and beside those generated from other label maps, as a generator that looks at none would have it.
+  segmentation.py), and beside those generated from other label maps, as a generator that looks at none would have it;
+  with them, how much of the labels' entropy it tells.
 - pix2pix: sharpness (gradient energy) beside that of "pix2pix-l1", the same training with the L1 loss alone.
 - CycleGAN, DiscoGAN: distance between an image and what comes back, beside that of the untrained generators.
 - StarGAN: share of translations that are of the domain asked for, to its own discriminator and to a small classifier
