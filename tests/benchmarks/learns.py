@@ -54,7 +54,7 @@ BUDGETS = {
     "cgan/mnist": 700_000,
     "dcgan/mnist": 200_000,
     "gan/mnist": 600_000,
-    "infogan/mnist": 320_000,
+    "infogan/mnist": 500_000,
     "lsgan/mnist": 100_000,
     "r3gan/mnist": 80_000,
     "realness_gan/mnist": 250_000,
