@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from torchvision.io import read_image
 
@@ -50,6 +51,22 @@ def test_a_training_ends_with_its_budget_and_leaves_a_mark_at_every_doubling(scr
     resumed = training.marks(tmp_path)
     assert [mark["images"] for mark in resumed] == [16, 32, 64, 72]
     assert resumed[-1]["seconds"] > found[-1]["seconds"]
+
+
+def test_a_run_is_not_taken_for_one_with_other_settings(scripts, tmp_path):
+    training = scripts("training")
+    config, run = tmp_path / "config.yaml", tmp_path / "runs/gan-0"
+    config.write_text("model: gans.GAN  # a comment\n")
+    (run / "marks").mkdir(parents=True)
+    (run / "marks/end.pt").touch()
+    asked = {"config": {"model": "gans.GAN"}, "options": ["--a=1"], "images": 10, "minutes": 1.0, "seed": 0}
+    (run / "asked.yaml").write_text(yaml.safe_dump(asked))
+    training.train(config, run, ["--a=1"], 10, 1.0, 0)  # it is finished
+    with pytest.raises(SystemExit, match=r"gan-0 was trained with other settings \(images\)"):
+        training.train(config, run, ["--a=1"], 20, 1.0, 0)
+    config.write_text("model: gans.DCGAN\n")
+    with pytest.raises(SystemExit, match=r"other settings \(config, options\)"):
+        training.train(config, run, ["--a=2"], 10, 1.0, 0)
 
 
 def test_curves_put_larger_values_higher_and_later_ones_further_right(scripts):

@@ -1,7 +1,8 @@
 """What the benchmarks of learning share: ``train.py`` in a process of its own, for so many images or so much time.
 
 A run keeps what its generator was like after 25,000 images, 50,000 and so on, in ``RUN/marks``; a run that was cut off
-goes on, and one that is finished is not trained again.
+goes on, and one that is finished is not trained again. ``RUN/asked.yaml`` says what was asked of it, so that neither is
+taken for a run with other settings.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Callback
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +73,17 @@ def train(config: Path, run: Path, options: list[str], images: int, minutes: flo
         images: Real images to see.
         minutes: Minutes of processor time after which training ends in any case.
         seed: Of the run.
+
+    Raises:
+        SystemExit: The run is there with other settings, or the training was not finished.
     """
+    asked = {"config": yaml.safe_load(config.read_text()), "options": options, "images": images, "minutes": minutes}
+    asked["seed"] = seed
+    kept = run / "asked.yaml"
+    before = yaml.safe_load(kept.read_text()) if kept.exists() else asked
+    if other := [name for name in asked if before.get(name) != asked[name]]:
+        told = f"{run} was trained with other settings ({', '.join(other)}), those in its asked.yaml"
+        sys.exit(f"error: {told}; give another --out, or delete it")
     if (run / "marks/end.pt").exists():
         return
     command = [
@@ -94,6 +106,7 @@ def train(config: Path, run: Path, options: list[str], images: int, minutes: flo
     ]
     environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     run.mkdir(parents=True, exist_ok=True)
+    kept.write_text(yaml.safe_dump(asked))
     with (run.parent / f"{run.name}.log").open("w") as log:
         status = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log).returncode
     if status or not (run / "marks/end.pt").exists():
