@@ -267,7 +267,7 @@ def main() -> None:
             name = names[config]
             scored[name].append(rows_of(run, classifier, real))
             data[name] = name_of_data
-            strips.setdefault(name_of_data, strip(test))
+            strips.setdefault(name_of_data, strip(test[:: len(test) // SHOWN]))
             strips.setdefault(name, read_image(str(run / "scored.png")))
             print(line_of(f"{name}, seed {seed}", name_of_data, scored[name][-1:]), flush=True)
             write(out, options.seeds, {name: rows for name, rows in scored.items() if rows}, data, strips)
