@@ -30,6 +30,7 @@ OF_PAPERS = [
     "acgan/cifar10",
     "cgan/convolutional_mnist",
     "cgan/mnist",
+    "cut/facades",
     "cyclegan/facades",
     "dcgan/celeba",
     "discogan/facades",
