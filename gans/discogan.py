@@ -122,8 +122,7 @@ class DiscoGAN(AnyLoss, CyclicTranslator):
 
     def rate(self) -> float:
         """r, the share of the reconstruction in the generators' loss."""
-        critics = self.n_critic * (self.global_step // 2 + 1)  # made before a second and after it alike
-        return self.reconstruction_rate[self.global_step + critics >= self.rate_steps]
+        return self.reconstruction_rate[self.global_step + self.critic_updates >= self.rate_steps]
 
     def discriminator_loss(self, batch: Any) -> Loss:
         found = [

@@ -151,7 +151,7 @@ class R3GAN(NoiseGAN):
             and where a linear output cannot be, the discriminator wins by the background.
         anneal_images: Images after which the schedules end, of which both networks see half each (the official code's
             20M are the discriminator's); 0 leaves everything as it is at first.
-        gamma: Weight of both penalties at first (official code: 2 for FFHQ at 64 px, 150 at 256 px).
+        gamma: Weight of both penalties at first, 0.05 by default (official code: 2 for FFHQ at 64 px, 150 at 256 px).
         penalty: One or several in the place of R1 and R2, whose weights fall likewise.
         **kwargs: See NoiseGAN.
 
@@ -175,14 +175,19 @@ class R3GAN(NoiseGAN):
         tanh: bool = False,
         anneal_images: Annotated[int, "[0, inf)"] = 40_000_000,
         loss: AdversarialLoss = RelativisticPairs(),  # noqa: B008
-        gamma: Annotated[float, "(0, inf)"] = 0.05,
+        gamma: Annotated[float, "(0, inf)"] | None = None,
         penalty: Penalty | list[Penalty] | None = None,
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=2e-4, beta1=0.0, beta2=0.9),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=2e-4, beta1=0.0, beta2=0.9),
         **kwargs: Any,
     ) -> None:
-        if gamma <= 0:
+        if gamma is not None and gamma <= 0:
             raise MisconfigurationException(f"--model.gamma must be positive; got {gamma}")
+        if gamma is not None and penalty is not None:
+            raise MisconfigurationException(
+                f"--model.gamma={gamma} has no effect beside --model.penalty, whose weights are its own: leave it out"
+            )
+        gamma = 0.05 if gamma is None else gamma
         super().__init__(
             image_shape,
             latent_dim=latent_dim,

@@ -5,12 +5,14 @@ from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from gans.parts.initialisation import initialise_sub_pixel, normalise_spectrally
 from gans.parts.layers import PatchGAN, ResidualBlock, smooth_shuffle
 from gans.training.adversarial import AnyLoss
+from gans.training.checkpoints import read
 from gans.training.finetuning import FineTuned, network_in
 from gans.training.optimizers import Adam
 from gans.training.update import Loss
@@ -91,7 +93,8 @@ class RestorationGAN(AnyLoss, FineTuned):
         **kwargs: See AnyLoss and FineTuned.
 
     Raises:
-        MisconfigurationException: The size is no multiple of 8; before training, ``pretrained`` is missing or other.
+        MisconfigurationException: The size is no multiple of 8, or an option has no effect in this stage; before
+            training, the critic's stage has no ``pretrained``, or this holds other networks or is of the wrong stage.
     """
 
     smallest = {"width": 4, "discriminator_width": 4, "critic_threshold": None}
@@ -124,6 +127,15 @@ class RestorationGAN(AnyLoss, FineTuned):
                 f"RestorationGAN needs images whose size is a multiple of {self.multiple}; got {image_shape[1]}x"
                 f"{image_shape[2]}: set --data.image_size to 64 or 128"
             )
+        idle = {
+            "n_critic": stage != "both" and self.n_critic != 1,
+            "critic_warm_up": stage != "both" and self.critic_warm_up > 0,
+            "penalty": stage == "generator" and bool(self.penalties),
+        }
+        if names := [name for name, given in idle.items() if given]:
+            raise MisconfigurationException(
+                f"--model.{names[0]} has no effect with --model.stage={stage}: leave it out"
+            )
         self.stage = stage
         self.updates = STAGES[stage]
         self.content_weight = content_weight
@@ -134,7 +146,26 @@ class RestorationGAN(AnyLoss, FineTuned):
     def critic_steps(self) -> int:
         return {"generator": 0, "critic": 1, "both": super().critic_steps()}[self.stage]
 
+    def on_train_start(self) -> None:
+        if self.stage != "generator" and not self.pretrained and not self.images_seen:
+            before = {"critic": "generator", "both": "critic"}[self.stage]
+            told = f"RestorationGAN's stage {self.stage} begins with untrained networks"
+            advice = f"give --model.pretrained=RUN/checkpoints/last.ckpt of a run of stage {before}"
+            if self.stage == "critic":  # which would learn to tell noise from photographs
+                raise MisconfigurationException(f"{told}: {advice}")
+            rank_zero_warn(f"{told}, which the stages are to avoid: {advice}.")
+        super().on_train_start()
+
     def start_from(self, path: str) -> None:
+        found = read(path)
+        theirs = found["gan"]["class"].rpartition(".")[2]
+        if theirs not in (cls.__name__ for cls in type(self).mro()):
+            raise MisconfigurationException(f"--model.pretrained={path} holds a {theirs}, not a RestorationGAN")
+        if self.stage == "both" and found["hyper_parameters"].get("stage") == "generator":
+            raise MisconfigurationException(
+                f"--model.pretrained={path} is of stage generator, and so its critic untrained: train that first, by "
+                "--model.stage=critic"
+            )
         for name in ("generator", "discriminator"):
             weights = network_in(path, name)
             networks = [getattr(self, name)] + [self.averaged_generator] * (name == "generator")
@@ -142,8 +173,8 @@ class RestorationGAN(AnyLoss, FineTuned):
                 own = network.state_dict()
                 if {key: value.shape for key, value in weights.items()} != {key: own[key].shape for key in own}:
                     raise MisconfigurationException(
-                        f"--model.pretrained={path} holds another {name} than this one: give the same --model.width "
-                        "and --model.discriminator_width in all three stages"
+                        f"--model.pretrained={path} holds another {name} than this one: give the same --model.width, "
+                        "--model.discriminator_width and --data.channels in all three stages"
                     )
                 network.load_state_dict(weights)
 

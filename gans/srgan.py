@@ -187,6 +187,7 @@ class SRGAN(AnyLoss, FineTuned, SRResNet):
         if pretrained and None in (width, blocks):
             known |= sizes_of(pretrained, network_in(pretrained, "generator"))
             known["smooth"] = read(pretrained)["hyper_parameters"].get("smooth", False)
+        self._as_pretrained = smooth is None  # which has no weights that would not fit
         smooth = bool(known["smooth"]) if smooth is None else smooth
         super().__init__(
             image_shape,
@@ -210,6 +211,13 @@ class SRGAN(AnyLoss, FineTuned, SRResNet):
             raise MisconfigurationException(
                 f"--model.pretrained={path} holds another generator ({told[0]}) than this one ({told[1]}): leave "
                 f"--model.width and --model.blocks out, and give --data.scale={theirs['scale']}"
+            )
+        if (
+            self._as_pretrained
+            and (smooth := read(path)["hyper_parameters"].get("smooth", False)) != self.hparams.smooth
+        ):
+            raise MisconfigurationException(
+                f"--model.pretrained={path} has --model.smooth={str(smooth).lower()}: give it"
             )
         for network in filter(None, (self.generator, self.averaged_generator)):
             network.load_state_dict(weights)

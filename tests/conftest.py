@@ -97,7 +97,9 @@ def double(data: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return tuple(part.double() if part.is_floating_point() else part for part in data)
 
 
-def fit(module: LightningModule, data: Any = None, batch_size: int = 4, **kwargs: Any) -> Trainer:
+def fit(
+    module: LightningModule, data: Any = None, batch_size: int = 4, ckpt_path: Any = None, **kwargs: Any
+) -> Trainer:
     """Train on images, with labels or without (random ones with labels by default), in order; returns the trainer."""
     data = batch() if data is None else data
     loader = DataLoader(TensorDataset(*data) if isinstance(data, tuple) else data, batch_size=batch_size)
@@ -110,7 +112,7 @@ def fit(module: LightningModule, data: Any = None, batch_size: int = 4, **kwargs
         "max_epochs": -1 if "max_steps" in kwargs else 1,
     }
     trainer = Trainer(**quiet | kwargs)
-    trainer.fit(module, loader)
+    trainer.fit(module, loader, ckpt_path=ckpt_path, weights_only=None if ckpt_path is None else True)
     return trainer
 
 

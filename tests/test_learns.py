@@ -101,6 +101,20 @@ def test_gans_are_found_by_folder_or_file(learns):
     assert {f.parent.name for f in learns.config_files([])} == of_noise
     with pytest.raises(SystemExit, match=r"--gans=wgna is no config"):
         learns.config_files(["wgna"])
+    with pytest.raises(SystemExit, match=r"--gans=pix2pix/facades_64 is of Pix2Pix"):
+        learns.config_files(["pix2pix/facades_64"])
+
+
+def test_equal_numbers_of_images_are_compared_where_there_are_so_many(learns):
+    row = {"frechet": 4.0, "untrained": 8.0, "seconds": 60.0, "least %": 1.0, "most %": 2.0}
+    long = [
+        row | {"images": 25_000},
+        row | {"images": 50_048, "frechet": 3.0},
+        row | {"images": 60_000, "seconds": 90.0},
+    ]
+    cells = [cell.strip() for cell in learns.line_of("gan", "MNIST", [long, long]).strip("|").split("|")]
+    assert cells == ["gan", "MNIST", "60,000", "1.5", "3.00, 1.0 min", "3.00", "4.00", "0.500", "1.0 %", "2.0 %", ""]
+    assert "min" not in learns.line_of("gan", "MNIST", [long[:1]])
 
 
 def test_real_images_are_at_distance_zero_and_shares_are_of_the_classes(learns):

@@ -45,8 +45,8 @@ class Penalty(ABC):
 
     Args:
         weight: Factor of the penalty.
-        every: The penalty is added in one of so many steps of the generator only, and there so many times (Karras et
-            al. 1912.04958, appendix B, "lazy regularization").
+        every: The penalty is added in one of so many updates of the discriminator only, and there so many times (Karras
+            et al. 1912.04958, appendix B, "lazy regularization").
 
     Raises:
         MisconfigurationException: An argument is out of range.

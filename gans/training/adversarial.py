@@ -74,7 +74,7 @@ class AdversarialModule(GANModule):
         return self.n_critic if self.global_step else max(self.n_critic, self.critic_warm_up)
 
     def critic_is_ready(self, logs: dict[str, Tensor]) -> bool:
-        if self.critic_threshold is None or self._critic_updates >= MOST_CRITIC_UPDATES:
+        if self.critic_threshold is None or self._critic_run >= MOST_CRITIC_UPDATES:
             return True
         if "loss/discriminator" not in logs:
             raise MisconfigurationException(
@@ -170,8 +170,8 @@ class AnyLoss(AdversarialModule):
         return of_real, of_fake
 
     def due_penalties(self) -> list[Penalty]:
-        """Those that count in this step: each in every so many, the last of them, so that logged steps have it too."""
-        return [penalty for penalty in self.penalties if (self.global_step + 1) % penalty.every == 0]
+        """Those that count in this update of the discriminator: each in every so many, the last of them."""
+        return [penalty for penalty in self.penalties if (self.critic_updates + 1) % penalty.every == 0]
 
     def tell_apart(self, real: Judged, fake: Judged) -> Loss:
         """What the discriminator minimises: its loss and the penalties; and what to log."""

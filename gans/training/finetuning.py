@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -40,7 +41,8 @@ class FineTuned(Translator):
         **kwargs: See GANModule.
 
     Raises:
-        MisconfigurationException: Before training, files are missing or of another network.
+        MisconfigurationException: Before training, files are missing or of another network; or a run that goes on is
+            told to start from another one.
     """
 
     def __init__(
@@ -72,6 +74,15 @@ class FineTuned(Translator):
             network.to(self.device)
         if self.pretrained and not self.images_seen:  # a resumed run has its weights
             self.start_from(self.pretrained)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if fitting and self.pretrained not in (None, checkpoint["hyper_parameters"].get("pretrained")):
+            raise MisconfigurationException(
+                f"--model.pretrained={self.pretrained} comes too late: a run that goes on has weights of its own. "
+                "Leave it out, or begin another run without --ckpt_path"
+            )
 
     def content_loss(self, fake: Tensor, real: Tensor) -> Tensor:
         """The mean squared error of VGG19's features, scaled by 1 / 12.75 as in SRGAN's paper, or of the pixels."""

@@ -180,13 +180,14 @@ class GANModule(Resumable, Updates, ABC):
         if (steps := self.critic_steps()) and not self._critic_done:
             players = self.updates["discriminator_loss"]
             logs = self.update(players, self.discriminator_loss, batches, counted=not others)
-            self._critic_updates += 1
-            self._critic_done = self._critic_updates >= steps and self.critic_is_ready(logs)
+            self._critic_run += 1
+            self.critic_updates += 1
+            self._critic_done = self._critic_run >= steps and self.critic_is_ready(logs)
             if others and (self.own_batch or not self._critic_done):
                 self._critic_logs = logs
                 return
         logs, self._critic_logs = logs or self._critic_logs, {}
-        self._critic_updates, self._critic_done = 0, False
+        self._critic_run, self._critic_done = 0, False
         for name in others:
             logs |= self.update(self.updates[name], getattr(self, name), batches, counted=name == others[-1])
         for config in self.trainer.lr_scheduler_configs:

@@ -30,6 +30,8 @@ class Resumable(Loadable, Players, Validated):
 
     images_seen: int
     """Images that training has taken so far, on all ranks."""
+    critic_updates: int
+    """Updates of the discriminator so far."""
     shared_state: dict[str, Any]
     """What a paper remembers beside weights and is the same on all ranks: numbers, or tensors of a fixed shape."""
     rank_state: dict[str, Tensor]
@@ -37,10 +39,10 @@ class Resumable(Loadable, Players, Validated):
 
     def __init__(self) -> None:
         super().__init__()
-        self.images_seen = 0
+        self.images_seen, self.critic_updates = 0, 0
         self.shared_state, self.rank_state = {}, {}
         self._seed = 0
-        self._critic_updates = 0  # since the last generator update
+        self._critic_run = 0  # updates of the discriminator since the generator's last
         self._critic_done = False  # whether they suffice, and the generator is next
         self._waiting: list[Any] = []  # batches seen since the last update, while gradients accumulate
         self._resumed: dict[str, Any] | None = None  # a checkpoint's part that training goes on with
@@ -133,7 +135,8 @@ class Resumable(Loadable, Players, Validated):
             torch.distributed.all_gather_object(ranks, mine)
         checkpoint["gan"] = {
             "class": name_of(type(self)),
-            "critic_updates": self._critic_updates,
+            "critic_updates": self._critic_run,
+            "critic_updates_in_all": self.critic_updates,
             "critic_done": self._critic_done,
             "validation_due": self.validation_due,
             "validated": self.validated,
@@ -165,7 +168,8 @@ class Resumable(Loadable, Players, Validated):
             kept = {key: checkpoint.get(key, []) for key in ("optimizer_states", "lr_schedulers")}
             checkpoint |= {key: [] for key in kept}
             self._resumed = state | kept | {"global_step": checkpoint["global_step"]}
-            self._critic_updates = state["critic_updates"]
+            self._critic_run = state["critic_updates"]
+            self.critic_updates = state.get("critic_updates_in_all", checkpoint["global_step"])  # older ones: about
             self._critic_done = state.get("critic_done", False)
             self.validation_due = state.get("validation_due", False)
             self.validated = state.get("validated", not self.validation_due)
@@ -244,6 +248,7 @@ def _check(state: dict[str, Any]) -> None:
     right = {
         "images_seen": _counts(state.get("images_seen", 0)),
         "critic_updates": _counts(state.get("critic_updates", 0)),
+        "critic_updates_in_all": _counts(state.get("critic_updates_in_all", 0)),
         "critic_done": isinstance(state.get("critic_done", False), bool),
         "seed": state.get("seed") is None or _counts(state["seed"]),
         "state": isinstance(state.get("state", {}), dict),

@@ -44,7 +44,7 @@ class Translator(GANModule):
         return self.generator(images_of(batch))
 
     def begin_update(self, batches: list[Any]) -> None:
-        if self._critic_updates + 1 >= self.critic_steps():  # the generator is updated too
+        if self._critic_run + 1 >= self.critic_steps():  # the generator is updated too
             self._made = [(batch, self.fakes(batch)) for batch in batches]
 
     def made(self, batch: Any) -> Any:

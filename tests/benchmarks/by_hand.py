@@ -55,7 +55,7 @@ class Loop:
             self.discriminator = module.discriminator.to(device)
             self.optimizer_d = module.discriminator_optimizer(self.discriminator.parameters())
         self.optimizer_g = module.generator_optimizer(self.generator.parameters())
-        self.batches, self.updates = 0, 0  # of the generator
+        self.batches, self.updates, self.judged = 0, 0, 0  # the generator's updates and the discriminator's
 
     def step(self, *batch: Tensor) -> None:
         """One batch."""
@@ -70,6 +70,7 @@ class Loop:
             self.optimizer_d.zero_grad()
             loss.backward()
             self.optimizer_d.step()
+            self.judged += 1
             if clip := getattr(self.module, "weight_clip", None):
                 with torch.no_grad():
                     for p in self.discriminator.parameters():
@@ -116,7 +117,7 @@ class Loop:
         return loss + self.penalty(real, fake, *label)
 
     def penalty_is_due(self) -> bool:
-        return self.module.penalty is not None and (self.updates + 1) % self.module.penalty.every == 0
+        return self.module.penalty is not None and (self.judged + 1) % self.module.penalty.every == 0
 
     def penalty_weight(self, real: Tensor) -> float:
         penalty = self.module.penalty
@@ -350,8 +351,7 @@ class Discovering(Loop):
             loss = loss + 0.1 * self.module.loss.generator(score.float())
             for f, w in zip(features, wanted, strict=True):
                 loss = loss + 0.9 * mse_loss(f.float().mean(0), w.float().mean(0))
-        updates = self.updates + self.updates // 2 + 1  # of the generators and the discriminators
-        rate = self.module.reconstruction_rate[updates >= self.module.rate_steps]
+        rate = self.module.reconstruction_rate[self.updates + self.judged >= self.module.rate_steps]
         cycle = (mse_loss(back_a.float(), a) + mse_loss(back_b.float(), b)) / 4
         return (1 - rate) * loss + rate * cycle
 

@@ -43,7 +43,7 @@ def main() -> None:
     rows = {"damaged": sources}
     print(line_of("PSNR in dB", [*photographs, "mean", "sharpness", "grid"]), flush=True)
     for path in options.checkpoints:
-        restore = method_of(path, ("RestorationGAN", "Pix2Pix"))
+        restore = method_of(path, classes=("RestorationGAN", "Pix2Pix"))
         rows[str(path)] = [to_uint8(restore(image)) / 127.5 - 1 for image in sources]
     rows["original"] = originals
     for name, images in rows.items():

@@ -13,13 +13,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
-from translates import batches, data_of
+from translates import data_of
 
 import gans
 from callbacks.pictures.images import grid, labelled, write_png
 from gans.training.noise import Sampler
 
 TILES, SIZE = 10, 64  # images in a row, and their size
+
+
+def square(images: Tensor) -> Tensor:
+    """The middle of images (N, C, H, W), (N, C, SIZE, SIZE)."""
+    side = min(images.shape[2:])
+    top, left = ((length - side) // 2 for length in images.shape[2:])
+    middle = images[..., top : top + side, left : left + side]
+    return interpolate(middle, (SIZE, SIZE), mode="bilinear", antialias=True)
 
 
 def tiles_of(run: Path) -> Tensor:
@@ -30,14 +38,20 @@ def tiles_of(run: Path) -> Tensor:
         images = model.sample(TILES)
     else:
         data = data_of(run)
-        images = model.shown(next(batches(data, data.val_split)))
-        images = images[: TILES // images.shape[1]].flatten(0, 1)
+        shown, needed = [], TILES
+        for batch in data.val_dataloader():  # a photograph at a time where they are of several sizes
+            images = model.shown(data.on_after_batch_transfer(batch, 0))
+            shown += [square(tiles) for tiles in images[: needed // images.shape[1]]]
+            needed = TILES - sum(map(len, shown))
+            if needed < images.shape[1]:
+                break
+        images = torch.cat(shown)
     images = images.expand(-1, 3, -1, -1)
     if images.shape[-1] < SIZE:
         images = images.repeat_interleave(SIZE // images.shape[-1], 2).repeat_interleave(SIZE // images.shape[-1], 3)
         rest = SIZE - images.shape[-1]
         images = pad(images, (rest // 2, rest - rest // 2) * 2, value=-1)
-    images = interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True)
+    images = square(images)
     return pad(images, (0, 0, 0, 0, 0, 0, 0, TILES - len(images)), value=1)
 
 

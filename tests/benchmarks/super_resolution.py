@@ -26,6 +26,7 @@ from torchvision.utils import make_grid
 import gans
 from callbacks.pictures.images import to_uint8, write_png
 from callbacks.quality import compare
+from gans.training.checkpoints import read as read_checkpoint
 
 CLASSES = ("SRResNet", "SRGAN")
 FLAT = 4.0  # standard deviation of luminance, of 255, below which a square of 16 pixels is flat
@@ -55,14 +56,18 @@ def photographs_in(folder: Path, most: int, multiple: int, left_half: bool) -> d
     return {file.stem: read(file, multiple, left_half) for file in files}
 
 
-def method_of(path: Path, classes: tuple[str, ...] = CLASSES) -> Method:
-    """What the model in a checkpoint, of one of some classes, does with an image."""
-    if not path.is_file():
-        sys.exit(f"error: --checkpoints={path} does not exist")
-    name = torch.load(path, map_location="cpu", weights_only=True).get("gan", {}).get("class", "")
-    if name.rpartition(".")[2] not in classes:
-        sys.exit(f"error: --checkpoints={path} holds {name or 'no GAN'}, but should hold {' or '.join(classes)}")
-    return getattr(gans, name.rpartition(".")[2]).load_to_sample(path).translate
+def method_of(path: Path, scale: int | None = None, classes: tuple[str, ...] = CLASSES) -> Method:
+    """What the model in a checkpoint, of one of some classes and enlarging by this, does with an image."""
+    try:
+        name = read_checkpoint(path)["gan"]["class"].rpartition(".")[2]
+    except MisconfigurationException as error:
+        sys.exit(f"error: --checkpoints={error}")
+    if name not in classes:
+        sys.exit(f"error: --checkpoints={path} holds a {name}, but should hold {' or '.join(classes)}")
+    model = getattr(gans, name).load_to_sample(path)
+    if scale is not None and model.scale != scale:
+        sys.exit(f"error: --checkpoints={path} enlarges by {model.scale}: give --scale={model.scale}")
+    return model.translate
 
 
 def quality(image: Tensor, original: Tensor, border: int) -> Tensor:
@@ -124,7 +129,7 @@ def main() -> None:
     parser.add_argument("--data_dir", default="data/sr/Set5", type=Path, help="folder of images")
     parser.add_argument("--images", default=8, type=int, help="no more than so many of them, in alphabetical order")
     parser.add_argument("--left_half", action="store_true", help="of each, as where photograph and labels are a file")
-    parser.add_argument("--scale", default=4, type=int)
+    parser.add_argument("--scale", default=4, type=int, choices=(2, 4, 8))
     parser.add_argument("--checkpoints", nargs="*", default=[], type=Path)
     parser.add_argument("--out", default="runs/super_resolution", type=Path, help="folder for the pictures")
     options = parser.parse_args()
@@ -132,7 +137,7 @@ def main() -> None:
     originals = list(photographs.values())
     small = [resize(image, 1 / options.scale) for image in originals]
     methods: dict[str, Method] = {"bicubic": lambda image: resize(image, options.scale)}
-    methods |= {str(path): method_of(path) for path in options.checkpoints}
+    methods |= {str(path): method_of(path, options.scale) for path in options.checkpoints}
     print(line_of("", [*photographs, "mean"]), flush=True)
     rows: list[list[Tensor]] = []
     for name, enlarge in methods.items():

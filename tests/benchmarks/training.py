@@ -20,6 +20,13 @@ ROOT = Path(__file__).parents[2]
 FIRST = 25_000  # images at the first mark; each is at twice the one before
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on, for options of a command line."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 class Marks(Callback):
     """Write the generator (its average, where there is one) at every mark and at the end, which is here, too.
 

@@ -34,7 +34,7 @@ from machine import machine
 from segmentation import score, segmentation_of, sharpness, truth
 from torch import Tensor
 from torchvision.io import read_image
-from training import ROOT, marks, train
+from training import ROOT, marks, positive, train
 
 import datamodules
 import gans
@@ -192,7 +192,7 @@ def main() -> None:
     there = [name for name, (config, _) in RUNS.items() if (ROOT / f"configs/{config}.yaml").exists()]
     parser.add_argument("--gans", nargs="*", default=there, choices=there)
     parser.add_argument("--minutes", type=float, default=15.0, help="minutes of processor time at most")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--jobs", type=positive, default=2, help="trainings at a time")
     parser.add_argument("--precision", default=native_precision())
     parser.add_argument("--data_dir", default="data", type=Path, help="holds facades")
     parser.add_argument("--out", default="runs/translates", type=Path)

@@ -1,16 +1,14 @@
 """Gradient penalties against their closed forms."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from conftest import changed, fit, images, sgd, small, state
+from conftest import batch_for, changed, fit, images, sgd, small, small_translator, state, translator_batch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader
 
-from gans import DCGAN, WGANGP, StyleGAN
+from gans import DCGAN, R3GAN, WGANGP, DiscoGAN, StyleGAN
 from gans.parts.penalties import R1, R2, GradientPenalty, Judged
 
 
@@ -128,23 +126,48 @@ def test_the_weight_follows_the_size_by_the_rule_of_stylegan2_ada(size, batch):
 
 
 @pytest.mark.parametrize("cls", [DCGAN, StyleGAN, WGANGP])
-def test_a_lazy_penalty_counts_every_so_many_steps_and_as_many_times(cls):
+def test_a_lazy_penalty_counts_every_so_many_updates_and_as_many_times(cls):
     """Where it counts it is logged; between, nothing is differentiated twice."""
     module = small(cls, penalty=[R1(2.0, every=4), R2(3.0)], num_classes=0).double().eval()
     x, fake = torch.rand(2, 4, 1, 16, 16).double() * 2 - 1
     found = []
     for step in range(8):
-        module._trainer = SimpleNamespace(global_step=step)
+        module.critic_updates = step
         judged = module.compare((x,), (fake,))
         assert [judged[0].images.requires_grad, judged[1].images.requires_grad] == [step % 4 == 3, True]
         found.append(module.tell_apart(*judged)[1]["loss/penalty"].item())
     r1, r2 = (of(p, module.discriminator, x, fake).item() for p in (R1(2.0), R2(3.0)))
     assert found == pytest.approx([r2, r2, r2, r2 + 4 * r1] * 2)
     module.penalties = module.penalties[:1]
-    module._trainer = SimpleNamespace(global_step=0)
+    module.critic_updates = 0
     loss, logs = module.tell_apart(*module.compare((x,), (fake,)))
     assert "loss/penalty" not in logs
     assert loss is logs["loss/discriminator"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "steps", "judged"),
+    [
+        (DCGAN, {}, 12, 12),
+        (DCGAN, {"critic_warm_up": 9}, 4, 12),
+        (WGANGP, {"n_critic": 3}, 4, 12),
+        (R3GAN, {}, 12, 12),  # the generator has batches of its own
+        (DiscoGAN, {}, 24, 12),  # the discriminators rest in every second step
+    ],
+)
+def test_a_lazy_penalty_comes_in_one_of_so_many_updates_of_the_discriminator(cls, options, steps, judged):
+    class Counting(R1):
+        calls = 0
+
+        def __call__(self, *judged):
+            Counting.calls += 1
+            return super().__call__(*judged)
+
+    make = small_translator if cls is DiscoGAN else small
+    module = make(cls, penalty=Counting(1.0, every=4), **options)
+    fit(module, translator_batch(module, 8) if cls is DiscoGAN else batch_for(module, 8), max_steps=steps)
+    assert module.critic_updates == judged
+    assert Counting.calls == judged // 4 * (1 + (cls is DiscoGAN))  # which has two discriminators
 
 
 def test_a_lazy_penalty_goes_on_as_if_training_had_not_stopped(tmp_path):

@@ -55,6 +55,7 @@ def test_what_no_checkpoint_gives_back_is_refused_before_training(value):
 DAMAGE = {
     "images_seen": [-1, "a", None, True],
     "critic_updates": [-1, "a"],
+    "critic_updates_in_all": [-1, "a"],
     "critic_done": [None, "a"],
     "seed": ["zero", -3, 1.5],
     "state": ["abc", []],

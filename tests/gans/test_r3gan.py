@@ -254,7 +254,9 @@ def test_the_defaults_are_the_official_codes_for_cifar_10():
 
 
 def test_other_penalties_take_the_place_of_both():
-    assert [type(p) for p in small(R3GAN, penalty=R1(2.0), gamma=0.1).penalties] == [R1]
+    assert [type(p) for p in small(R3GAN, penalty=R1(2.0)).penalties] == [R1]
+    with pytest.raises(MisconfigurationException, match=r"--model\.gamma=0\.1 has no effect beside --model\.penalty"):
+        small(R3GAN, penalty=R1(2.0), gamma=0.1)
     assert small(R3GAN, penalty=[]).penalties == []
     with pytest.raises(MisconfigurationException, match=r"--model\.gamma must be positive; got 0"):
         small(R3GAN, gamma=0)

@@ -6,7 +6,8 @@ from conftest import changed, fit, images, small_translator, state, translator_b
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn.functional import softplus
 
-from gans import RestorationGAN
+from gans import Pix2Pix, RestorationGAN
+from gans.parts.penalties import R1
 
 
 def test_it_begins_with_what_it_is_given_and_a_little():
@@ -42,9 +43,13 @@ def test_the_losses_are_the_lessons():
     ("stage", "trained"),
     [("generator", {"generator"}), ("critic", {"discriminator"}), ("both", {"generator", "discriminator"})],
 )
-def test_a_stage_trains_its_networks_alone(stage, trained):
-    module = small_translator(RestorationGAN, stage=stage)
-    before = {name: state(getattr(module, name)) for name in ("generator", "discriminator")}
+def test_a_stage_trains_its_networks_alone(stage, trained, tmp_path):
+    first = small_translator(RestorationGAN, stage="generator")
+    fit(first, translator_batch(first, 4), max_steps=1).save_checkpoint(tmp_path / "1.ckpt")
+    pretrained = str(tmp_path / "1.ckpt") if stage == "critic" else None
+    module = small_translator(RestorationGAN, stage=stage, pretrained=pretrained)
+    began = first if pretrained else module
+    before = {name: state(getattr(began, name)) for name in ("generator", "discriminator")}
     trainer = fit(module, translator_batch(module, 16), max_steps=3)
     assert trainer.global_step == 3  # whichever is trained, its updates are counted
     for name, weights in before.items():
@@ -78,8 +83,56 @@ def test_networks_of_other_sizes_are_named(tmp_path):
     first = small_translator(RestorationGAN, stage="generator")
     fit(first, translator_batch(first, 4), max_steps=1).save_checkpoint(tmp_path / "1.ckpt")
     for other, name in (({"width": 8}, "generator"), ({"discriminator_width": 8}, "discriminator")):
-        module = small_translator(RestorationGAN, pretrained=str(tmp_path / "1.ckpt"), **other)
+        module = small_translator(RestorationGAN, stage="critic", pretrained=str(tmp_path / "1.ckpt"), **other)
         with pytest.raises(MisconfigurationException, match=rf"--model\.pretrained=.*1\.ckpt holds another {name}"):
             fit(module, translator_batch(module, 4), max_steps=1)
     with pytest.raises(MisconfigurationException, match=r"multiple of 8; got 33x32: set --data\.image_size"):
         RestorationGAN(image_shape=(3, 33, 32))
+
+
+def test_a_stage_begins_from_the_one_before_or_says_so(tmp_path):
+    first = small_translator(RestorationGAN, stage="generator")
+    fit(first, translator_batch(first, 4), max_steps=1).save_checkpoint(tmp_path / "1.ckpt")
+    alone = small_translator(RestorationGAN, stage="critic")
+    with pytest.raises(MisconfigurationException, match=r"stage critic begins .*--model\.pretrained=.*stage generator"):
+        fit(alone, translator_batch(alone, 4), max_steps=1)
+    skipped = small_translator(RestorationGAN, pretrained=str(tmp_path / "1.ckpt"))
+    with pytest.raises(MisconfigurationException, match=r"1\.ckpt is of stage generator.*--model\.stage=critic"):
+        fit(skipped, translator_batch(skipped, 4), max_steps=1)
+    both = small_translator(RestorationGAN)
+    with pytest.warns(UserWarning, match=r"stage both begins with untrained networks.*stage critic"):
+        fit(both, translator_batch(both, 4), max_steps=1)
+    other = small_translator(Pix2Pix)
+    fit(other, translator_batch(other, 4), max_steps=1).save_checkpoint(tmp_path / "2.ckpt")
+    foreign = small_translator(RestorationGAN, pretrained=str(tmp_path / "2.ckpt"))
+    with pytest.raises(MisconfigurationException, match=r"2\.ckpt holds a Pix2Pix, not a RestorationGAN"):
+        fit(foreign, translator_batch(foreign, 4), max_steps=1)
+
+
+def test_a_run_that_goes_on_does_not_start_from_another(tmp_path):
+    first = small_translator(RestorationGAN, stage="generator")
+    batch = translator_batch(first, 4)
+    fit(first, batch, max_steps=1).save_checkpoint(tmp_path / "1.ckpt")
+    second = small_translator(RestorationGAN, stage="critic", pretrained=str(tmp_path / "1.ckpt"))
+    fit(second, batch, max_steps=1).save_checkpoint(tmp_path / "2.ckpt")
+    for pretrained in (str(tmp_path / "1.ckpt"), None):  # as before, or not said
+        again = small_translator(RestorationGAN, stage="critic", pretrained=pretrained)
+        assert fit(again, batch, max_steps=2, ckpt_path=tmp_path / "2.ckpt").global_step == 2
+    other = small_translator(RestorationGAN, stage="critic", pretrained="elsewhere.ckpt")
+    with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=elsewhere\.ckpt comes too late"):
+        fit(other, batch, max_steps=3, ckpt_path=tmp_path / "2.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("stage", "option", "value"),
+    [
+        ("generator", "n_critic", 2),
+        ("generator", "critic_warm_up", 3),
+        ("generator", "penalty", R1()),
+        ("critic", "n_critic", 2),
+        ("critic", "critic_warm_up", 3),
+    ],
+)
+def test_what_a_stage_does_not_use_is_refused(stage, option, value):
+    with pytest.raises(MisconfigurationException, match=rf"--model\.{option} has no effect .*{stage}"):
+        small_translator(RestorationGAN, stage=stage, **{option: value})

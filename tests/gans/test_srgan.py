@@ -213,6 +213,11 @@ def test_the_pretrained_generator_says_how_large_it_is(tmp_path):
     assert SRGAN.load_to_sample(tmp_path / "second.ckpt").blocks == 3
     assert SRGAN.load_to_sample(tmp_path / "second.ckpt").hparams["smooth"]
     assert SRGAN(pretrained=str(tmp_path / "second.ckpt"), **sizes).blocks == 3
+    module = SRGAN(pretrained=str(tmp_path / "second.ckpt"), width=6, blocks=3, **sizes)
+    with pytest.raises(MisconfigurationException, match=r"second\.ckpt has --model\.smooth=true: give it"):
+        fit(module, translator_batch(module, 4), max_steps=1)
+    module = SRGAN(pretrained=str(tmp_path / "second.ckpt"), width=6, blocks=3, smooth=False, **sizes)
+    fit(module, translator_batch(module, 4), max_steps=1)
     assert SRGAN(pretrained="gone.ckpt", width=6, blocks=3, **sizes).blocks == 3  # nothing is read before training
     with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=gone\.ckpt does not exist"):
         SRGAN(pretrained="gone.ckpt", **sizes)
