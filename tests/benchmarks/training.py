@@ -111,7 +111,7 @@ def train(config: Path, run: Path, options: list[str], images: int, minutes: flo
         "--score.num_images=0",
         *options,
     ]
-    environment = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     run.mkdir(parents=True, exist_ok=True)
     kept.write_text(yaml.safe_dump(asked))
     with (run.parent / f"{run.name}.log").open("w") as log:
