@@ -101,8 +101,10 @@ def labels_read(run: Path) -> Figures:
     network, classes = segmentation_of(data.data_dir, CACHE), truth(data.data_dir, "val")
     # The last are generated from other label maps: what can be read without having looked at one's own.
     generated, real, others = (score(network, images, classes) for images in (*made, made[0].roll(1, 0)))
-    beside = {"real": real, "those of other label maps": others}
-    return {f"{n} of labels read, %, beside {b}": (generated[n], of[n]) for b, of in beside.items() for n in generated}
+    figures = {f"{name} of labels read, %, beside real": (generated[name], real[name]) for name in generated}
+    for name in ("per-pixel accuracy", "information"):
+        figures[f"{name}, %, beside other label maps'"] = generated[name], others[name]
+    return figures
 
 
 def sharpnesses(run: Path) -> Figures:
