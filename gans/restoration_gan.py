@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from gans.parts.initialisation import initialise_sub_pixel, normalise_spectrally
-from gans.parts.layers import PatchGAN, ResidualBlock, smooth_shuffle
+from gans.parts.layers import PatchGAN, ResidualBlock, SmoothShuffle
 from gans.training.adversarial import AnyLoss
 from gans.training.checkpoints import read
 from gans.training.finetuning import FineTuned, network_in
@@ -48,7 +48,7 @@ class Restorer(nn.Module):
         self.up = nn.ModuleList(
             nn.Sequential(
                 initialise_sub_pixel(nn.Conv2d(after, 4 * before, 3, padding=1)),
-                smooth_shuffle(),
+                SmoothShuffle(),
                 nn.ReLU(),
             )
             for before, after in pairwise(widths)

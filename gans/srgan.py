@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
 from gans.parts.initialisation import initialise_sub_pixel
-from gans.parts.layers import ResidualBlock, smooth_shuffle
+from gans.parts.layers import ResidualBlock, SmoothShuffle
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
 from gans.training.checkpoints import read
@@ -35,7 +35,7 @@ class Generator(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(channels, width, 9, padding=4), nn.PReLU())
         body = [ResidualBlock(width, nn.BatchNorm2d, activation=nn.PReLU) for _ in range(blocks)]
         self.body = nn.Sequential(*body, nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-        shuffle = smooth_shuffle if smooth else lambda: nn.PixelShuffle(2)
+        shuffle = SmoothShuffle if smooth else lambda: nn.PixelShuffle(2)
         doubling = [
             (initialise_sub_pixel(nn.Conv2d(width, 4 * width, 3, padding=1)), shuffle(), nn.PReLU())
             for _ in range(scale.bit_length() - 1)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, dropout, pad
+from torch.nn.functional import avg_pool2d, dropout, pad, pixel_shuffle
 
 Norm = Callable[[int], nn.Module]
 
@@ -20,13 +20,17 @@ def instance_norm(channels: int) -> nn.Module:
     return nn.InstanceNorm2d(channels, affine=True)
 
 
-def smooth_shuffle() -> nn.Module:
-    """Features (N, 4 * C, H, W) to (N, C, 2 * H, 2 * W), each the mean of 2x2 neighbours.
+class SmoothShuffle(nn.Module):
+    """Features (N, 4 * C, H, W) to (N, C, 2 * H, 2 * W), each the mean of itself and its neighbours above and left.
 
     Without the mean, four features that differ in a flat part of an image are a regular grid there; with it, none
     remains, whatever the weights (Sugawara et al. 1806.02658; fastai).
     """
-    return nn.Sequential(nn.PixelShuffle(2), nn.ReplicationPad2d((1, 0, 1, 0)), nn.AvgPool2d(2, stride=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        # At the border the mean is of those that there are; torch.compile fails on replicated ones.
+        means = avg_pool2d(pixel_shuffle(features, 2), 2, stride=1, padding=1, count_include_pad=False)
+        return means[..., :-1, :-1]
 
 
 class PatchGAN(nn.Sequential):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, conv_transpose2d, pad
+from torch.nn.functional import conv2d, conv_transpose2d, pad, pixel_shuffle
 
 from gans import CUT, SRGAN, CycleGAN, Pix2Pix, StarGAN
-from gans.parts.layers import Halve, PatchGAN, ResidualGenerator, UNet
+from gans.parts.layers import Halve, PatchGAN, ResidualGenerator, SmoothShuffle, UNet
 
 
 def count(network):
@@ -110,3 +110,11 @@ def test_a_residual_generator_keeps_the_size(padding_mode, sampling):
     output = network(torch.randn(1, 2, 24, 36))
     assert output.shape == (1, 3, 24, 36)
     assert output.abs().max() <= 1
+
+
+def test_a_smooth_shuffle_is_the_mean_over_two_by_two_places():
+    """At the border of those that there are, as if the image went on as it ends."""
+    features = torch.randn(2, 8, 3, 5, dtype=torch.float64)
+    shuffled = pad(pixel_shuffle(features, 2), (1, 0, 1, 0), mode="replicate")
+    means = (shuffled[..., 1:, :] + shuffled[..., :-1, :]) / 2
+    torch.testing.assert_close(SmoothShuffle()(features), (means[..., 1:] + means[..., :-1]) / 2)
