@@ -189,6 +189,10 @@ def test_a_config_trains(path, home, tmp_path):
         options += SMALLER.get(model, [])
     out = tmp_path / "out"
     quick = [word for word in QUICK if "n_critic" not in word or path.stem[:8] != "pretrain"]  # has no discriminator
+    if config["model"].get("init_args", {}).get("stage") == "critic":  # on what an earlier stage has left
+        before = ["--model.stage=generator", f"--run_dir={tmp_path}/before"]
+        assert run_train(["--config", path, *quick, *options, *before], home).returncode == 0
+        options.append(f"--model.pretrained={tmp_path}/before/checkpoints/last.ckpt")
     done = run_train(["--config", path, *quick, *options, f"--run_dir={out}"], home, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert torch.load(out / "checkpoints/last.ckpt", weights_only=True, mmap=True)["global_step"] == 2
