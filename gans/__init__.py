@@ -14,7 +14,7 @@ from gans.parts import penalties as penalties
 from gans.pix2pix import Pix2Pix
 from gans.r3gan import R3GAN
 from gans.realness_gan import RealnessGAN
-from gans.restoration_gan import RestorationGAN
+from gans.restoration import RestorationGAN
 from gans.sagan import SAGAN
 from gans.srgan import SRGAN, SRResNet
 from gans.stargan import StarGAN

@@ -13,8 +13,7 @@ from gans.parts.initialisation import initialise_sub_pixel
 from gans.parts.layers import ResidualBlock, SmoothShuffle
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
-from gans.training.checkpoints import read
-from gans.training.finetuning import FineTuned, network_in
+from gans.training.finetuning import FineTuned, network_in, read_pretrained
 from gans.training.optimizers import Adam
 from gans.training.translation import Translator
 from gans.training.update import Loss
@@ -185,8 +184,9 @@ class SRGAN(AnyLoss, FineTuned, SRResNet):
     ) -> None:
         known = {"width": 64, "blocks": 16, "smooth": False}
         if pretrained and None in (width, blocks):
-            known |= sizes_of(pretrained, network_in(pretrained, "generator"))
-            known["smooth"] = read(pretrained)["hyper_parameters"].get("smooth", False)
+            found = read_pretrained(pretrained)
+            known |= sizes_of(pretrained, network_in(found, "generator"))
+            known["smooth"] = found["hyper_parameters"].get("smooth", False)
         self._as_pretrained = smooth is None  # which has no weights that would not fit
         smooth = bool(known["smooth"]) if smooth is None else smooth
         super().__init__(
@@ -204,7 +204,8 @@ class SRGAN(AnyLoss, FineTuned, SRResNet):
         self.discriminator = Discriminator(image_shape[0], image_shape[1], discriminator_width)
 
     def start_from(self, path: str) -> None:
-        weights = network_in(path, "generator")
+        found = read_pretrained(path)
+        weights = network_in(found, "generator")
         theirs, own = sizes_of(path, weights), sizes_of(path, self.generator.state_dict())
         if theirs != own:
             told = [", ".join(f"{name} {size}" for name, size in sizes.items()) for sizes in (theirs, own)]
@@ -212,10 +213,8 @@ class SRGAN(AnyLoss, FineTuned, SRResNet):
                 f"--model.pretrained={path} holds another generator ({told[0]}) than this one ({told[1]}): leave "
                 f"--model.width and --model.blocks out, and give --data.scale={theirs['scale']}"
             )
-        if (
-            self._as_pretrained
-            and (smooth := read(path)["hyper_parameters"].get("smooth", False)) != self.hparams.smooth
-        ):
+        smooth = found["hyper_parameters"].get("smooth", False)
+        if self._as_pretrained and smooth != self.hparams.smooth:
             raise MisconfigurationException(
                 f"--model.pretrained={path} has --model.smooth={str(smooth).lower()}: give it"
             )

@@ -15,16 +15,21 @@ from gans.training.checkpoints import read
 from gans.training.translation import Translator
 
 
-def network_in(path: str, name: str) -> dict[str, Tensor]:
-    """The weights of a network in a checkpoint, averaged where they are there; none where there is no such network.
+def read_pretrained(path: str) -> dict[str, Any]:
+    """The checkpoint that ``pretrained`` names.
 
     Raises:
         MisconfigurationException: There is no such checkpoint.
     """
     try:
-        state = read(path)["state_dict"]
+        return read(path)
     except MisconfigurationException as error:
         raise MisconfigurationException(f"--model.pretrained={error}") from error
+
+
+def network_in(checkpoint: dict[str, Any], name: str) -> dict[str, Tensor]:
+    """The weights of a network in a checkpoint, averaged where they are there; none where there is no such network."""
+    state = checkpoint["state_dict"]
     kinds = (f"averaged_{name}.", f"{name}.")
     kind = next((k for k in kinds if any(key.startswith(k) for key in state)), kinds[-1])
     return {key.removeprefix(kind): value for key, value in state.items() if key.startswith(kind)}

@@ -189,7 +189,7 @@ def told(values: list[float], digits: int, unit: str = "") -> str:
 def line_of(name: str, data: str, runs: list[list[dict[str, Any]]]) -> str:
     """The row of the table for the runs of a GAN."""
     ends = [run[-1] for run in runs]
-    equal = [row for run in runs for row in [row for row in run if row["images"] >= EQUAL][:1]]
+    equal = [row for run in runs if (row := next((r for r in run if r["images"] >= EQUAL), None))]
     cells = [
         name,
         data,

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from gans.parts.initialisation import initialise_sub_pixel, normalise_spectrally
 from gans.parts.layers import PatchGAN, ResidualBlock, SmoothShuffle
 from gans.training.adversarial import AnyLoss
-from gans.training.checkpoints import read
-from gans.training.finetuning import FineTuned, network_in
+from gans.training.finetuning import FineTuned, network_in, read_pretrained
 from gans.training.optimizers import Adam
 from gans.training.update import Loss
 
@@ -157,17 +156,17 @@ class RestorationGAN(AnyLoss, FineTuned):
         super().on_train_start()
 
     def start_from(self, path: str) -> None:
-        found = read(path)
+        found = read_pretrained(path)
         theirs = found["gan"]["class"].rpartition(".")[2]
         if theirs not in (cls.__name__ for cls in type(self).mro()):
             raise MisconfigurationException(f"--model.pretrained={path} holds a {theirs}, not a RestorationGAN")
         if self.stage == "both" and found["hyper_parameters"].get("stage") == "generator":
             raise MisconfigurationException(
-                f"--model.pretrained={path} is of stage generator, and so its critic untrained: train that first, by "
-                "--model.stage=critic"
+                f"--model.pretrained={path} is of stage generator, and so its critic is untrained: train that "
+                "first, by --model.stage=critic"
             )
         for name in ("generator", "discriminator"):
-            weights = network_in(path, name)
+            weights = network_in(found, name)
             networks = [getattr(self, name)] + [self.averaged_generator] * (name == "generator")
             for network in filter(None, networks):
                 own = network.state_dict()

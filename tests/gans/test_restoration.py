@@ -105,6 +105,9 @@ def test_a_stage_begins_from_the_one_before_or_says_so(tmp_path):
     other = small_translator(Pix2Pix)
     fit(other, translator_batch(other, 4), max_steps=1).save_checkpoint(tmp_path / "2.ckpt")
     foreign = small_translator(RestorationGAN, pretrained=str(tmp_path / "2.ckpt"))
+    gone = small_translator(RestorationGAN, pretrained="nowhere.ckpt")
+    with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=nowhere\.ckpt does not exist"):
+        fit(gone, translator_batch(gone, 4), max_steps=1)
     with pytest.raises(MisconfigurationException, match=r"2\.ckpt holds a Pix2Pix, not a RestorationGAN"):
         fit(foreign, translator_batch(foreign, 4), max_steps=1)
 
