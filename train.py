@@ -262,7 +262,9 @@ class CLI(LightningCLI):
 
     def validate(self, model: GANModule, **kwargs: Any) -> None:
         """Print the scores."""
-        getattr(self.trainer, str(self.subcommand))(model, **kwargs | {"weights_only": True, "verbose": False})
+        found = getattr(self.trainer, str(self.subcommand))(model, **kwargs | {"weights_only": True, "verbose": False})
+        if not any(found):
+            say("nothing is scored: --score.num_images and --quality.metrics ask for scores")
 
     test = validate
 

@@ -117,6 +117,11 @@ class Quality(Callback):
 
     def prepare(self, trainer: Trainer, data: Any) -> None:
         """As in Score."""
+        if self.names and getattr(data, "val_split", None) == "train":
+            rank_zero_warn(
+                f"No images are held out, and {', '.join(self.names.values())} will be of training images: put some "
+                "into a folder val beside train in --data.data_dir."
+            )
         if getattr(data, "scale", 1) == 1:  # otherwise whole pictures, of any size, are compared
             self._check_size(tuple(getattr(data, "image_shape", ()))[1:])
         if trainer.local_rank == 0:

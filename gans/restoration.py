@@ -5,12 +5,14 @@ from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from gans.parts.initialisation import initialise_sub_pixel, normalise_spectrally
 from gans.parts.layers import PatchGAN, ResidualBlock, SmoothShuffle
+from gans.parts.losses import NonSaturating
 from gans.training.adversarial import AnyLoss
 from gans.training.finetuning import FineTuned, network_in, read_pretrained
 from gans.training.optimizers import Adam
@@ -129,7 +131,12 @@ class RestorationGAN(AnyLoss, FineTuned):
         idle = {
             "n_critic": stage != "both" and self.n_critic != 1,
             "critic_warm_up": stage != "both" and self.critic_warm_up > 0,
+            "critic_threshold": stage != "both" and critic_threshold not in (None, 0.65),
+            "content_weight": stage != "both" and content_weight != 50.0,
+            "content": stage == "critic" and self.content != "mse",
             "penalty": stage == "generator" and bool(self.penalties),
+            "diff_augment": stage == "generator" and self.diff_augment is not None,
+            "loss": stage == "generator" and type(self.loss) is not NonSaturating,
         }
         if names := [name for name, given in idle.items() if given]:
             raise MisconfigurationException(
@@ -155,16 +162,27 @@ class RestorationGAN(AnyLoss, FineTuned):
             rank_zero_warn(f"{told}, which the stages are to avoid: {advice}.")
         super().on_train_start()
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if fitting and self.stage == "both":
+            self._check_stage("--ckpt_path", checkpoint)
+
+    def _check_stage(self, option: str, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose critic has not been trained."""
+        if checkpoint["hyper_parameters"].get("stage") == "generator":
+            raise MisconfigurationException(
+                f"{option} is of stage generator, and so its critic is untrained: train that first, by "
+                "--model.stage=critic"
+            )
+
     def start_from(self, path: str) -> None:
         found = read_pretrained(path)
         theirs = found["gan"]["class"].rpartition(".")[2]
         if theirs not in (cls.__name__ for cls in type(self).mro()):
             raise MisconfigurationException(f"--model.pretrained={path} holds a {theirs}, not a RestorationGAN")
-        if self.stage == "both" and found["hyper_parameters"].get("stage") == "generator":
-            raise MisconfigurationException(
-                f"--model.pretrained={path} is of stage generator, and so its critic is untrained: train that "
-                "first, by --model.stage=critic"
-            )
+        if self.stage == "both":
+            self._check_stage(f"--model.pretrained={path}", found)
         for name in ("generator", "discriminator"):
             weights = network_in(found, name)
             networks = [getattr(self, name)] + [self.averaged_generator] * (name == "generator")

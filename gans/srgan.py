@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
@@ -202,6 +203,14 @@ class SRGAN(AnyLoss, FineTuned, SRResNet):
         self.hparams.update(width=self.generator.output.in_channels, blocks=self.blocks, smooth=smooth)
         self.adversarial_weight = adversarial_weight
         self.discriminator = Discriminator(image_shape[0], image_shape[1], discriminator_width)
+
+    def on_train_start(self) -> None:
+        if not self.pretrained and not self.images_seen:
+            rank_zero_warn(
+                "SRGAN begins with an untrained generator, where the paper trains it on the squared error first: "
+                "give --model.pretrained=RUN/checkpoints/best.ckpt of a run of SRResNet."
+            )
+        super().on_train_start()
 
     def start_from(self, path: str) -> None:
         found = read_pretrained(path)

@@ -77,6 +77,7 @@ def test_every_setting_of_every_class_is_explained(key, name):
 SAID = {  # by what is typed: what is said of it
     "--model.lr=1e-3": ["--model.lr does not exist", "did you mean --model.generator_optimizer.lr?"],
     "--model.widht=4": ["did you mean --model.width?"],
+    "--model=CUT --model.penalty=R1": ["--model.penalty does not exist", "CUT has its paper's own"],
     "--model.batch_size=4": ["did you mean --data.batch_size?"],
     "--max_steps=4": ["did you mean --trainer.max_steps?"],
     "--epochs=4": ["did you mean --trainer.max_epochs?"],

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,20 +54,70 @@ def test_a_training_ends_with_its_budget_and_leaves_a_mark_at_every_doubling(scr
     assert resumed[-1]["seconds"] > found[-1]["seconds"]
 
 
-def test_a_run_is_not_taken_for_one_with_other_settings(scripts, tmp_path):
+def test_a_run_is_not_taken_for_one_with_other_settings(scripts, tmp_path, monkeypatch):
     training = scripts("training")
     config, run = tmp_path / "config.yaml", tmp_path / "runs/gan-0"
     config.write_text("model: gans.GAN  # a comment\n")
     (run / "marks").mkdir(parents=True)
-    (run / "marks/end.pt").touch()
+    (run / "checkpoints").mkdir()
+    for name in ("marks/end.pt", "checkpoints/last.ckpt"):
+        (run / name).touch()
     asked = {"config": {"model": "gans.GAN"}, "options": ["--a=1"], "images": 10, "minutes": 1.0, "seed": 0}
     (run / "asked.yaml").write_text(yaml.safe_dump(asked))
     training.train(config, run, ["--a=1"], 10, 1.0, 0)  # it is finished
     with pytest.raises(SystemExit, match=r"gan-0 was trained with other settings \(images\)"):
         training.train(config, run, ["--a=1"], 20, 1.0, 0)
+    (run / "checkpoints/last.ckpt").unlink()  # or was cut off before its last checkpoint
+    monkeypatch.setattr(training.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
+    with pytest.raises(SystemExit, match="was not finished"):
+        training.train(config, run, ["--a=1"], 10, 1.0, 0)
     config.write_text("model: gans.DCGAN\n")
     with pytest.raises(SystemExit, match=r"other settings \(config, options\)"):
         training.train(config, run, ["--a=2"], 10, 1.0, 0)
+
+
+@pytest.mark.parametrize("script", ["learns", "translates"])
+def test_runs_of_other_settings_are_named_before_anything_is_trained(script, scripts, tmp_path, monkeypatch):
+    module, asked = scripts(script), []
+    (tmp_path / "facades/train").mkdir(parents=True)
+    (tmp_path / "facades/train/1.jpg").touch()
+    monkeypatch.setattr(module, "as_domains", lambda *both: both[1], raising=False)
+    monkeypatch.setattr(module, "train", lambda *each: asked.append(each))
+    names = {"learns": ["gan", "cgan"], "translates": ["cut", "pix2pix"]}[script]
+    run = tmp_path / {"learns": "cgan-mnist-0", "translates": "pix2pix"}[script]
+    run.mkdir()
+    (run / "asked.yaml").write_text("minutes: 3.0\n")
+    options = ["--gans", *names, "--data_dir", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit, match=f"{run.name} was trained with other settings"):
+        module.main()
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("learns", ["--minutes", "nan"]),
+        ("learns", ["--seeds", "-1"]),
+        ("translates", ["--minutes", "-1"]),
+        ("super_resolution", ["--images", "0"]),
+        ("restoration", ["--images", "-1"]),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_the_option(script, words, scripts, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, *words])
+    with pytest.raises(SystemExit):
+        scripts(script).main()
+    assert f"argument {words[0]}: invalid" in capsys.readouterr().err
+
+
+def test_a_row_of_the_sheet_has_something_of_a_gan_of_many_domains(scripts, tmp_path, monkeypatch):
+    sheet = scripts("sheet")
+    wide = SimpleNamespace(shown=lambda _: torch.rand(2, 12, 3, 16, 16))
+    data = SimpleNamespace(val_dataloader=lambda: [0, 1], on_after_batch_transfer=lambda batch, _: batch)
+    monkeypatch.setattr(sheet.gans, "load_to_sample", lambda _: wide)
+    monkeypatch.setattr(sheet, "data_of", lambda _: data)
+    assert sheet.tiles_of(tmp_path).shape == (10, 3, 64, 64)
 
 
 def test_curves_put_larger_values_higher_and_later_ones_further_right(scripts):

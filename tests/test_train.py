@@ -102,6 +102,12 @@ def test_test_prints_scores(run):
     assert "score/frechet_pixels" in done.stdout, done.stderr
 
 
+def test_validate_says_where_nothing_is_scored(run):
+    out, _ = run
+    words = ["validate", f"--ckpt_path={out}/checkpoints/best.ckpt", "--score.num_images=0"]
+    assert "nothing is scored: --score.num_images" in train(*words, folder=out.parent).stdout
+
+
 def test_a_compiled_run_writes_what_any_run_writes(run, tmp_path):
     """With everything that looks at the model meanwhile; its checkpoint goes on uncompiled."""
     out, _ = run

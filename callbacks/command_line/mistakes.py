@@ -251,6 +251,8 @@ class Search:
             help_for = f"--{section}={typed_name(named)} --help" if named else "--help"
             help_for = "--trainer.help" if section == "trainer" else help_for
             there_are = f": python train.py {self.parser.subcommand} {help_for} lists what there is"
+            if named and key in ("model.loss", "model.penalty"):
+                self._wrong(f"the key --{key} does not exist: {named.__name__} has its paper's own")
         near = nearest(key, known)
         meant = f": did you mean --{near}?" if near and near != key else there_are
         self._wrong(f"the key --{key} does not exist{' there: it goes into init_args' if near == key else meant}")

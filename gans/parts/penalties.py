@@ -46,7 +46,8 @@ class Penalty(ABC):
     Args:
         weight: Factor of the penalty.
         every: The penalty is added in one of so many updates of the discriminator only, and there so many times (Karras
-            et al. 1912.04958, appendix B, "lazy regularization").
+            et al. 1912.04958, appendix B, "lazy regularization"; the optimizer's rate and betas, which are changed
+            along with it there, stay as they are).
 
     Raises:
         MisconfigurationException: An argument is out of range.

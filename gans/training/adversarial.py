@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
@@ -74,14 +75,22 @@ class AdversarialModule(GANModule):
         return self.n_critic if self.global_step else max(self.n_critic, self.critic_warm_up)
 
     def critic_is_ready(self, logs: dict[str, Tensor]) -> bool:
-        if self.critic_threshold is None or self._critic_run >= MOST_CRITIC_UPDATES:
+        if self.critic_threshold is None:
             return True
         if "loss/discriminator" not in logs:
             raise MisconfigurationException(
                 f"--model.critic_threshold={self.critic_threshold} needs a loss to compare with: "
                 f"{type(self).__name__}.discriminator_loss must log it as loss/discriminator"
             )
-        return self.mean_over_ranks(logs["loss/discriminator"]).item() < self.critic_threshold
+        if self.mean_over_ranks(logs["loss/discriminator"]).item() < self.critic_threshold:
+            return True
+        if self._critic_run < MOST_CRITIC_UPDATES:
+            return False
+        rank_zero_warn(
+            f"The discriminator's loss has stayed above --model.critic_threshold={self.critic_threshold} for "
+            f"{MOST_CRITIC_UPDATES} updates, after which the generator is trained all the same."
+        )
+        return True
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -32,6 +32,10 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         MisconfigurationException: The file is missing, damaged, or no checkpoint of one of the lab's models.
     """
     path = Path(path)
+    if path.is_dir():
+        raise MisconfigurationException(
+            f"{path} is a folder: give a checkpoint in it, as checkpoints/last.ckpt in a run's"
+        )
     if not path.is_file():
         raise MisconfigurationException(f"{path} does not exist: give a checkpoint that training has written")
     try:

@@ -34,7 +34,7 @@ from machine import machine
 from torch import Tensor
 from torchvision.io import read_image
 from torchvision.utils import make_grid
-from training import ROOT, marks, positive, train
+from training import ROOT, asked_of, duration, marks, positive, seed, train
 
 import datamodules
 import gans
@@ -249,31 +249,34 @@ class Judge:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gans", nargs="*", default=[], help="folders or files of configs; default: one a folder")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2])
     parser.add_argument("--images", type=positive, help="real images to train on; default: what BUDGETS says")
-    parser.add_argument("--minutes", type=float, default=15.0, help="minutes of processor time at most")
+    parser.add_argument("--minutes", type=duration, default=15.0, help="minutes of processor time at most")
     parser.add_argument("--jobs", type=positive, default=2, help="trainings at a time")
     parser.add_argument("--precision", default=native_precision())
     parser.add_argument("--data_dir", default="data", type=Path)
     parser.add_argument("--out", default="runs/learns", type=Path)
     options, override = parser.parse_known_args()  # others go to train.py, such as --data.batch_size=32
+    options.seeds = list(dict.fromkeys(options.seeds))
     out, judge = options.out.resolve(), Judge(options.data_dir.resolve())
     began = time.perf_counter()
     print(f"{machine()}, {options.precision}, one thread a run, seeds {options.seeds}\n\n{HEAD}", flush=True)
     torch.set_num_threads(1)
     configs = config_files(options.gans)
     names = {config: str(config.relative_to(ROOT / "configs").with_suffix("")) for config in configs}
+    planned = []
+    for number in options.seeds:
+        for config, name in names.items():
+            run = out / f"{name.replace('/', '-')}-{number}"
+            budget = options.images or BUDGETS.get(name, OTHERS)
+            told_train = [f"--trainer.precision={options.precision}", *judge.options(config), *override]
+            planned.append((config, run, told_train, budget, options.minutes, number))
+            asked_of(*planned[-1])  # before anything is trained
     with ThreadPoolExecutor(options.jobs) as pool:
-        runs = {}
-        for seed in options.seeds:
-            for config, name in names.items():
-                run = out / f"{name.replace('/', '-')}-{seed}"
-                budget = options.images or BUDGETS.get(name, OTHERS)
-                told_train = [f"--trainer.precision={options.precision}", *judge.options(config), *override]
-                runs[config, seed] = run, pool.submit(train, config, run, told_train, budget, options.minutes, seed)
+        trainings = [pool.submit(train, *each) for each in planned]
         scored: dict[str, list[list[dict[str, Any]]]] = {name: [] for name in names.values()}
         data, strips = {}, {}
-        for (config, seed), (run, training) in runs.items():
+        for (config, run, *_, number), training in zip(planned, trainings, strict=True):
             training.result()
             classifier, real, test, name_of_data = judge.of(run)
             name = names[config]
@@ -281,7 +284,7 @@ def main() -> None:
             data[name] = name_of_data
             strips.setdefault(name_of_data, strip(test[:: len(test) // SHOWN]))
             strips.setdefault(name, read_image(str(run / "scored.png")))
-            print(line_of(f"{name}, seed {seed}", name_of_data, scored[name][-1:]), flush=True)
+            print(line_of(f"{name}, seed {number}", name_of_data, scored[name][-1:]), flush=True)
             write(out, options.seeds, {name: rows for name, rows in scored.items() if rows}, data, strips)
     print(f"\n{HEAD}")
     for name, rows in scored.items():

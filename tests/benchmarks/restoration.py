@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from super_resolution import line_of, mean_grid, method_of, photographs_in, sharpness, write_strips
 from torch import Tensor
+from training import positive
 
 from callbacks.pictures.images import to_uint8
 from callbacks.quality import compare
@@ -32,7 +33,7 @@ def damaged(image: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data/sr/Set5", type=Path, help="folder of photographs")
-    parser.add_argument("--images", default=8, type=int, help="no more than so many of them, in alphabetical order")
+    parser.add_argument("--images", default=8, type=positive, help="at most so many of them, in alphabetical order")
     parser.add_argument("--left_half", action="store_true", help="of each, as where photograph and labels are a file")
     parser.add_argument("--checkpoints", nargs="*", default=[], type=Path)
     parser.add_argument("--out", default="runs/restoration", type=Path, help="folder for the pictures")

@@ -3,7 +3,7 @@
     python tests/benchmarks/sheet.py RUN [RUN ...] [--out sheet.png]
 
 GANs that turn noise into images show samples, with classes one of each in turn; those that turn images into images show
-held-out images and what becomes of them, side by side as in the pictures that a run writes.
+images that are held out (where any are) and what becomes of them, side by side as in the pictures that a run writes.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def tiles_of(run: Path) -> Tensor:
         shown, needed = [], TILES
         for batch in data.val_dataloader():  # a photograph at a time where they are of several sizes
             images = model.shown(data.on_after_batch_transfer(batch, 0))
-            shown += [square(tiles) for tiles in images[: needed // images.shape[1]]]
+            shown += [square(tiles)[:needed] for tiles in images[: max(1, needed // images.shape[1])]]
             needed = TILES - sum(map(len, shown))
             if needed < images.shape[1]:
                 break

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.io import ImageReadMode, read_image
 from torchvision.utils import make_grid
+from training import positive
 
 import gans
 from callbacks.pictures.images import to_uint8, write_png
@@ -127,7 +128,7 @@ def line_of(name: str, cells: list[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data/sr/Set5", type=Path, help="folder of images")
-    parser.add_argument("--images", default=8, type=int, help="no more than so many of them, in alphabetical order")
+    parser.add_argument("--images", default=8, type=positive, help="at most so many of them, in alphabetical order")
     parser.add_argument("--left_half", action="store_true", help="of each, as where photograph and labels are a file")
     parser.add_argument("--scale", default=4, type=int, choices=(2, 4, 8))
     parser.add_argument("--checkpoints", nargs="*", default=[], type=Path)

@@ -27,6 +27,20 @@ def positive(text: str) -> int:
     return number
 
 
+def duration(text: str) -> float:
+    """Minutes, more than none."""
+    if not 0 < (number := float(text)) < float("inf"):
+        raise ValueError
+    return number
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 on."""
+    if (number := int(text)) < 0:
+        raise ValueError
+    return number
+
+
 class Marks(Callback):
     """Write the generator (its average, where there is one) at every mark and at the end, which is here, too.
 
@@ -68,6 +82,22 @@ class Marks(Callback):
         trainer.should_stop = trainer.should_stop or over
 
 
+def asked_of(config: Path, run: Path, options: list[str], images: int, minutes: float, seed: int) -> dict[str, Any]:
+    """What a run is asked for, see ``train``.
+
+    Raises:
+        SystemExit: The run is there with other settings.
+    """
+    asked = {"config": yaml.safe_load(config.read_text()), "options": options, "images": images, "minutes": minutes}
+    asked["seed"] = seed
+    kept = run / "asked.yaml"
+    before = yaml.safe_load(kept.read_text()) if kept.exists() else asked
+    if other := [name for name in asked if before.get(name) != asked[name]]:
+        told = f"{run} was trained with other settings ({', '.join(other)}), those in its asked.yaml"
+        sys.exit(f"error: {told}; give another --out, or delete it")
+    return asked
+
+
 def train(config: Path, run: Path, options: list[str], images: int, minutes: float, seed: int) -> None:
     """Train with a config until the run has a last mark, with one thread on a CPU.
 
@@ -84,14 +114,8 @@ def train(config: Path, run: Path, options: list[str], images: int, minutes: flo
     Raises:
         SystemExit: The run is there with other settings, or the training was not finished.
     """
-    asked = {"config": yaml.safe_load(config.read_text()), "options": options, "images": images, "minutes": minutes}
-    asked["seed"] = seed
-    kept = run / "asked.yaml"
-    before = yaml.safe_load(kept.read_text()) if kept.exists() else asked
-    if other := [name for name in asked if before.get(name) != asked[name]]:
-        told = f"{run} was trained with other settings ({', '.join(other)}), those in its asked.yaml"
-        sys.exit(f"error: {told}; give another --out, or delete it")
-    if (run / "marks/end.pt").exists():
+    asked = asked_of(config, run, options, images, minutes, seed)
+    if (run / "marks/end.pt").exists() and (run / "checkpoints/last.ckpt").exists():
         return
     command = [
         sys.executable,
@@ -113,7 +137,7 @@ def train(config: Path, run: Path, options: list[str], images: int, minutes: flo
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     run.mkdir(parents=True, exist_ok=True)
-    kept.write_text(yaml.safe_dump(asked))
+    (run / "asked.yaml").write_text(yaml.safe_dump(asked))
     with (run.parent / f"{run.name}.log").open("w") as log:
         status = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log).returncode
     if status or not (run / "marks/end.pt").exists():

@@ -22,6 +22,7 @@ trained again. SRGAN is measured by super_resolution.py.
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,7 @@ from machine import machine
 from segmentation import score, segmentation_of, sharpness, truth
 from torch import Tensor
 from torchvision.io import read_image
-from training import ROOT, marks, positive, train
+from training import ROOT, asked_of, duration, marks, positive, seed, train
 
 import datamodules
 import gans
@@ -193,28 +194,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     there = [name for name, (config, _) in RUNS.items() if (ROOT / f"configs/{config}.yaml").exists()]
     parser.add_argument("--gans", nargs="*", default=there, choices=there)
-    parser.add_argument("--minutes", type=float, default=15.0, help="minutes of processor time at most")
+    parser.add_argument("--minutes", type=duration, default=15.0, help="minutes of processor time at most")
     parser.add_argument("--jobs", type=positive, default=2, help="trainings at a time")
     parser.add_argument("--precision", default=native_precision())
     parser.add_argument("--data_dir", default="data", type=Path, help="holds facades")
     parser.add_argument("--out", default="runs/translates", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     options, override = parser.parse_known_args()  # others go to train.py
-    out = options.out.resolve()
+    out, facades = options.out.resolve(), options.data_dir.resolve() / "facades"
+    if not list(facades.glob("train/*.jpg")):
+        sys.exit(f"error: --data_dir={options.data_dir} has no facades/train/*.jpg: give the folder that holds facades")
     print(f"{machine()}, {options.precision}, one thread a run, seed {options.seed}\n\n{HEAD}", flush=True)
     torch.set_num_threads(1)
     rows: list[list[Any]] = []
+    planned = {}
+    for name in options.gans:
+        told = [f"--trainer.precision={options.precision}", *options_of(name, facades, out), *override]
+        # Steps end the training, so there is no limit to images.
+        planned[name] = ROOT / f"configs/{RUNS[name][0]}.yaml", out / name, told, 10**12, options.minutes, options.seed
+        asked_of(*planned[name])  # before anything is trained
     with ThreadPoolExecutor(options.jobs) as pool:
-        runs = {}
-        for name in options.gans:
-            config = ROOT / f"configs/{RUNS[name][0]}.yaml"
-            told = [
-                f"--trainer.precision={options.precision}",
-                *options_of(name, options.data_dir.resolve() / "facades", out),
-                *override,
-            ]
-            # Steps end the training, so there is no limit to images.
-            runs[name] = pool.submit(train, config, out / name, told, 10**12, options.minutes, options.seed)
+        runs = {name: pool.submit(train, *each) for name, each in planned.items()}
         for name, training in runs.items():
             training.result()
             run = out / name

@@ -381,6 +381,12 @@ def test_images_that_are_too_small_are_named_before_training(metric, size, borde
     quality.prepare(trainer, data)
 
 
+def test_training_images_are_said_to_be_what_is_compared():
+    data, trainer = SimpleNamespace(image_shape=(3, 16, 16), val_split="train"), SimpleNamespace(local_rank=0)
+    with pytest.warns(UserWarning, match=r"No images are held out, and quality/psnr will be of training images"):
+        Quality(["psnr"]).prepare(trainer, data)
+
+
 def test_lpips_without_its_weights_ends_before_training(tmp_path, weights, monkeypatch):
     def offline(*_, **__):
         raise URLError("no network")

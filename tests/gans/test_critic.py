@@ -90,6 +90,11 @@ def test_a_threshold_that_is_always_reached_changes_nothing(adversary):
         assert torch.equal(a, b)
 
 
+def test_a_threshold_that_is_not_reached_is_told_of():
+    with pytest.warns(UserWarning, match=r"stayed above --model\.critic_threshold=0\.5 for 100 updates"):
+        steps_of(Told([0.9] * 100, critic_threshold=0.5), 1)
+
+
 def test_a_loss_that_is_not_logged_is_asked_for():
     module = Told(critic_threshold=0.5)
     module.discriminator_loss = lambda batch: (NoiseGAN.discriminator_loss(module, batch)[0], {})

@@ -7,6 +7,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn.functional import softplus
 
 from gans import Pix2Pix, RestorationGAN
+from gans.parts.losses import Hinge
 from gans.parts.penalties import R1
 
 
@@ -99,6 +100,8 @@ def test_a_stage_begins_from_the_one_before_or_says_so(tmp_path):
     skipped = small_translator(RestorationGAN, pretrained=str(tmp_path / "1.ckpt"))
     with pytest.raises(MisconfigurationException, match=r"1\.ckpt is of stage generator.*--model\.stage=critic"):
         fit(skipped, translator_batch(skipped, 4), max_steps=1)
+    with pytest.raises(MisconfigurationException, match=r"--ckpt_path is of stage generator.*--model\.stage=critic"):
+        fit(small_translator(RestorationGAN), translator_batch(first, 4), max_steps=2, ckpt_path=tmp_path / "1.ckpt")
     both = small_translator(RestorationGAN)
     with pytest.warns(UserWarning, match=r"stage both begins with untrained networks.*stage critic"):
         fit(both, translator_batch(both, 4), max_steps=1)
@@ -132,6 +135,13 @@ def test_a_run_that_goes_on_does_not_start_from_another(tmp_path):
         ("generator", "n_critic", 2),
         ("generator", "critic_warm_up", 3),
         ("generator", "penalty", R1()),
+        ("generator", "critic_threshold", 0.3),
+        ("generator", "content_weight", 3.0),
+        ("generator", "diff_augment", "color"),
+        ("generator", "loss", Hinge()),
+        ("critic", "critic_threshold", 0.3),
+        ("critic", "content_weight", 3.0),
+        ("critic", "content", "vgg54"),
         ("critic", "n_critic", 2),
         ("critic", "critic_warm_up", 3),
     ],

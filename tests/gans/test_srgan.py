@@ -222,6 +222,8 @@ def test_the_pretrained_generator_says_how_large_it_is(tmp_path):
     assert SRGAN(pretrained="gone.ckpt", width=6, blocks=3, **sizes).blocks == 3  # nothing is read before training
     with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=gone\.ckpt does not exist"):
         SRGAN(pretrained="gone.ckpt", **sizes)
+    with pytest.raises(MisconfigurationException, match=r"--model\.pretrained=.* is a folder: give a checkpoint in it"):
+        SRGAN(pretrained=str(tmp_path), **sizes)
     module = SRGAN(pretrained=str(tmp_path / "second.ckpt"), scale=2, **sizes)
     with pytest.raises(MisconfigurationException, match=r"scale 4.*scale 2.*give --data\.scale=4"):
         fit(module, translator_batch(module, 4), max_steps=1)
@@ -242,3 +244,9 @@ def test_another_generator_or_none_is_named(tmp_path):
 def test_scales_that_are_no_power_of_two_are_named():
     with pytest.raises(MisconfigurationException, match=r"--data\.scale must be 2, 4 or 8.*got 3"):
         SRResNet(image_shape=(3, 96, 96), scale=3)
+
+
+def test_without_a_pretrained_generator_it_says_so():
+    module = small_translator(SRGAN)
+    with pytest.warns(UserWarning, match=r"SRGAN begins with an untrained generator.*--model\.pretrained="):
+        fit(module, translator_batch(module, 4), max_steps=1)
