@@ -86,7 +86,8 @@ def peak(name: str, precision: str) -> float:
         plain["num_classes"] = 10
     if issubclass(cls, SRGAN):
         plain["content"] = "mse"
-    plain["n_critic"] = 1  # more updates of the critic take time, but no more memory
+    if "n_critic" in plain:
+        plain["n_critic"] = 1  # more updates of the critic take time, but no more memory
     module = cls(image_shape=tuple(image_shape), **plain)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(max_steps=2, precision=precision, **quiet)  # type: ignore[arg-type]
