@@ -248,6 +248,11 @@ def test_cats_are_not_continued_on_dogs(tmp_path):
     assert load(cats / "checkpoints/last.ckpt")["global_step"] == 8  # the same images elsewhere
 
 
+def test_a_run_that_goes_on_as_it_was_keeps_one_configuration(run, tmp_path):
+    train(*SHORT, "--run_dir=out", "--ckpt_path=last", folder=tmp_path)
+    assert not list(run.glob("*_until_step_*.yaml"))
+
+
 @pytest.mark.usefixtures("run")
 def test_another_data_set_or_model_is_refused_in_a_runs_folder(tmp_path):
     for option, names in (("--data=FashionMNIST", ["Digits", "FashionMNIST"]), ("--model=LSGAN", ["DCGAN", "LSGAN"])):

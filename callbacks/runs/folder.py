@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.command_line.config_files import settings_in
 from callbacks.runs.files import PARTIAL, whole
 from callbacks.runs.find import read_config, run_of
 from callbacks.runs.metrics_file import MetricsFile
@@ -183,17 +184,16 @@ class Run(Callback):
     def _keep_config(self, step: int) -> None:
         self.began = True
         for name, now in {"config": self.config, "versions": versions()}.items():
-            path = self.folder / f"{name}.yaml"
+            path, text = self.folder / f"{name}.yaml", yaml.safe_dump(now, sort_keys=False)
             if path.exists():
-                before = read_config(path)
-                if not (changed := changes(before, now)):
+                if not (changed := changes(read_config(path), settings_in(text))):  # as reading changes it, such as ~
                     continue
                 if name == "versions":
                     rank_zero_info(f"other than before  {changed}")
                 path.replace(self.folder / f"{name}_until_step_{step:07d}.yaml")
             try:
                 with whole(path) as partial:
-                    partial.write_text(yaml.safe_dump(now, sort_keys=False))
+                    partial.write_text(text)
             except OSError as error:
                 raise MisconfigurationException(
                     f"{path} cannot be written ({error.strerror}): make room, or name another folder with --run_dir"

@@ -383,9 +383,8 @@ def differences(run: Path, other: Path) -> list[str]:
         if name.endswith(".ckpt"):
             values = [torch.load(folder / name, map_location="cpu", weights_only=True) for folder in (run, other)]
             for value in values:
-                del next(part["source"] for part in value.values() if isinstance(part, dict) and "source" in part)[
-                    "data_dir"
-                ]  # its own
+                source = next(p["source"] for p in value.values() if isinstance(p, dict) and "source" in p)
+                source.pop("data_dir", None)  # its own, of data that has one
             found += [f"{name}: {key}" for key in unequal(*values)]
         elif name == "metrics.csv":
             found += [name] if rows(run) != rows(other) else []

@@ -222,7 +222,8 @@ def main() -> None:
             ending = [end["steps"], end["seconds"] / 60]
             link = f"[{name}](../../configs/{RUNS[name][0]}.yaml)"
             figures = [found for measure in MEASURES[name] for found in measure(run).items()]
-            for row in [[name, *ending, figure, *pair, pair[0] / pair[1]] for figure, pair in figures]:
+            for figure, (value, beside) in figures:
+                row = [name, *ending, figure, value, beside, value / beside if beside else float("nan")]
                 rows.append(row)
                 print("| {} | {:,} | {:.1f} | {} | {:.4g} | {:.4g} | {:.3f} |".format(link, *row[1:]), flush=True)
             data = data_of(run)
