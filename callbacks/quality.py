@@ -120,7 +120,7 @@ class Quality(Callback):
         if self.names and getattr(data, "val_split", None) == "train":
             rank_zero_warn(
                 f"No images are held out, and {', '.join(self.names.values())} will be of training images: put some "
-                "into a folder val beside train in --data.data_dir."
+                "into a folder val beside train in --data.data_dir, or name --data.test_dir for super-resolution."
             )
         if getattr(data, "scale", 1) == 1:  # otherwise whole pictures, of any size, are compared
             self._check_size(tuple(getattr(data, "image_shape", ()))[1:])

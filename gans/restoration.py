@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from gans.training.finetuning import FineTuned, network_in, read_pretrained
 from gans.training.optimizers import Adam
 from gans.training.update import Loss
 
+CRITIC_THRESHOLD, CONTENT_WEIGHT = 0.65, 50.0
 STAGES: dict[str, dict[str, tuple[str, ...]]] = {
     "generator": {"generator_loss": ("generator",)},
     "critic": {"discriminator_loss": ("discriminator",)},
@@ -107,10 +107,10 @@ class RestorationGAN(AnyLoss, FineTuned):
         image_shape: tuple[int, int, int],
         stage: Literal["generator", "critic", "both"] = "both",
         content: Literal["mse", "vgg54", "vgg22"] = "mse",
-        content_weight: Annotated[float, "[0, inf)"] = 50.0,
+        content_weight: Annotated[float, "[0, inf)"] = CONTENT_WEIGHT,
         width: Annotated[int, "[1, inf)"] = 64,
         discriminator_width: Annotated[int, "[1, inf)"] = 64,
-        critic_threshold: Annotated[float, "(-inf, inf)"] | None = 0.65,
+        critic_threshold: Annotated[float, "(-inf, inf)"] | None = CRITIC_THRESHOLD,
         generator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=1e-4, beta1=0.0, beta2=0.99),
         discriminator_optimizer: OptimizerCallable = lambda p: Adam(p, lr=5e-4, beta1=0.0, beta2=0.99),
         **kwargs: Any,
@@ -131,8 +131,8 @@ class RestorationGAN(AnyLoss, FineTuned):
         idle = {
             "n_critic": stage != "both" and self.n_critic != 1,
             "critic_warm_up": stage != "both" and self.critic_warm_up > 0,
-            "critic_threshold": stage != "both" and critic_threshold not in (None, 0.65),
-            "content_weight": stage != "both" and content_weight != 50.0,
+            "critic_threshold": stage != "both" and critic_threshold not in (None, CRITIC_THRESHOLD),
+            "content_weight": stage != "both" and content_weight != CONTENT_WEIGHT,
             "content": stage == "critic" and self.content != "mse",
             "penalty": stage == "generator" and bool(self.penalties),
             "diff_augment": stage == "generator" and self.diff_augment is not None,
@@ -162,15 +162,13 @@ class RestorationGAN(AnyLoss, FineTuned):
             rank_zero_warn(f"{told}, which the stages are to avoid: {advice}.")
         super().on_train_start()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-        if fitting and self.stage == "both":
-            self._check_stage("--ckpt_path", checkpoint)
+    def check_origin(self, checkpoint: dict[str, Any]) -> None:
+        super().check_origin(checkpoint)
+        self._check_stage("--ckpt_path", checkpoint)
 
     def _check_stage(self, option: str, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint whose critic has not been trained."""
-        if checkpoint["hyper_parameters"].get("stage") == "generator":
+        """Refuse to train both networks from a checkpoint whose critic has not been trained."""
+        if self.stage == "both" and checkpoint["hyper_parameters"].get("stage") == "generator":
             raise MisconfigurationException(
                 f"{option} is of stage generator, and so its critic is untrained: train that first, by "
                 "--model.stage=critic"
@@ -181,8 +179,7 @@ class RestorationGAN(AnyLoss, FineTuned):
         theirs = found["gan"]["class"].rpartition(".")[2]
         if theirs not in (cls.__name__ for cls in type(self).mro()):
             raise MisconfigurationException(f"--model.pretrained={path} holds a {theirs}, not a RestorationGAN")
-        if self.stage == "both":
-            self._check_stage(f"--model.pretrained={path}", found)
+        self._check_stage(f"--model.pretrained={path}", found)
         for name in ("generator", "discriminator"):
             weights = network_in(found, name)
             networks = [getattr(self, name)] + [self.averaged_generator] * (name == "generator")

@@ -4,7 +4,6 @@ from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -80,10 +79,9 @@ class FineTuned(Translator):
         if self.pretrained and not self.images_seen:  # a resumed run has its weights
             self.start_from(self.pretrained)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-        if fitting and self.pretrained not in (None, checkpoint["hyper_parameters"].get("pretrained")):
+    def check_origin(self, checkpoint: dict[str, Any]) -> None:
+        super().check_origin(checkpoint)
+        if self.pretrained not in (None, checkpoint["hyper_parameters"].get("pretrained")):
             raise MisconfigurationException(
                 f"--model.pretrained={self.pretrained} comes too late: a run that goes on has weights of its own. "
                 "Leave it out, or begin another run without --ckpt_path"

@@ -150,6 +150,9 @@ class Resumable(Loadable, Players, Validated):
 
     # Loading
 
+    def check_origin(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that a training of this module cannot go on from, by a MisconfigurationException."""
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get("gan", {})
         if not is_named(type(self), state.get("class")):
@@ -164,6 +167,7 @@ class Resumable(Loadable, Players, Validated):
         self.trained_steps = checkpoint["global_step"]
         self._restore(state)
         if fitting:
+            self.check_origin(checkpoint)
             # Lightning gets none of these, because it would let them win over what was built now.
             kept = {key: checkpoint.get(key, []) for key in ("optimizer_states", "lr_schedulers")}
             checkpoint |= {key: [] for key in kept}
