@@ -17,7 +17,7 @@ from callbacks.scores.collect import OF_REAL, Collected, Collector, read_statist
 from callbacks.scores.features import Extractor, create, fingerprint, name_of, probe, text_of
 from callbacks.scores.history import Mode, keep_best, publish
 from callbacks.scores.metrics import Metric, compute, needs, possible, select
-from callbacks.scores.passes import Extent, Pass, check_count, check_loader, extent_of
+from callbacks.scores.passes import Extent, Pass, check_count, check_loader, drawing, extent_of
 
 # Where hooks look at no batch of an evaluation, unless they say so.
 BLIND = ("callbacks.", "gans.training.module", "gans.training.adversarial", "lightning.")
@@ -47,8 +47,9 @@ class Score(Callback):
         cache_dir: Folder that keeps statistics of real images for later runs.
         seed: Seed of the generated images and of KID's subsets.
         metrics: Some of fid, kid, mifid and inception_score (of other features than Inception's frechet, kernel,
-            memorization_frechet and classifier_score), all of them that can be had ("all"), and scores of one's own
-            (on ``callbacks.scores.Metric``, by class path); the first chooses the best checkpoint.
+            memorization_frechet and classifier_score), all of these that can be had ("all"), coverage, class_accuracy,
+            and scores of one's own (on ``callbacks.scores.Metric``, by class path); the first chooses the best
+            checkpoint.
 
     Raises:
         MisconfigurationException: An argument is out of range, there is no such score, or (before training) features or
@@ -129,7 +130,10 @@ class Score(Callback):
         with agreed(trainer):
             shape = getattr(pl_module, "image_shape", (3, 32, 32))
             self._dim, logits, seconds = probe(self._extractor, self.features, shape)
-            lacking = {} if logits else {"classes": f"--score.features={text_of(self.features)} tells no classes apart"}
+            lacking = {} if getattr(pl_module, "asks", "") else {"asked": "the generator is not told a class"}
+            if not logits:
+                blind = f"--score.features={text_of(self.features)} tells no classes apart"
+                lacking |= {"classes": blind, "asked": blind}
             if self.real_statistics:
                 lacking["features"] = f"--score.real_statistics={self.real_statistics} has no features of real images"
             self.metrics = possible(self.metrics, self.features, lacking)
@@ -209,13 +213,14 @@ class Score(Callback):
         extent = self._extent(trainer, loader, loop.max_batches[0])
         whole = extent.total == extent_of(loader).total
         self._name = self._reference_name(trainer) if whole else f"unnamed {extent.total}"
-        of_fake = Collector(self._extractor, self.num_images, self.batch_size, needs(self.metrics))
+        coded = getattr(module, "asks", "") == "code"
+        of_fake = Collector(self._extractor, self.num_images, self.batch_size, needs(self.metrics), coded)
         of_real = None
         if self._compares and not self._is_known(trainer):
             count = min(self.num_real or extent.distinct, extent.distinct)
             of_real = Collector(self._extractor, count, self.batch_size, OF_REAL)
         ranks = trainer.global_rank, trainer.world_size
-        self._pass = Pass(module.generate, module.real, of_fake, of_real, extent, loader, self.seed, *ranks)
+        self._pass = Pass(drawing(module), module.real, of_fake, of_real, extent, loader, self.seed, *ranks)
         if self._pass.plan and not _watched(trainer, module):
             self._restricted = loader, loop, loop.max_batches[0]
             loader.restrict(self._pass.plan)

@@ -148,6 +148,15 @@ class InfoGAN(NoiseGAN):
         uniform = torch.rand(n, self.continuous + self.latent_dim, device=self.device, dtype=self.dtype) * 2 - 1
         return torch.cat([category, uniform], 1)
 
+    @property
+    def asks(self) -> str:
+        return "code"
+
+    def generate_asked(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """See NoiseGAN: the images' categories."""
+        noise = self.noise(len(images_of(batch)))
+        return self.sample_from(noise), noise[:, : self.categories].argmax(1)
+
     def information(self, noise: Tensor, category: Tensor, continuous: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted negative log-likelihoods of the noise's codes under Q."""
         wanted = noise[:, : self.categories].argmax(1)

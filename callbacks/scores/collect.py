@@ -34,6 +34,8 @@ class Collected:
         features: Up to KEPT features (M, D), spread evenly over the images, in order.
         classes: Sums of the probabilities of classes.
         wrong: "pixels" or "features", if any of these were not finite numbers.
+        asked: What each image was asked to be, and the class that the features' classifier tells, (2, count).
+        coded: Whether that is a code, and no class.
     """
 
     count: int
@@ -42,6 +44,8 @@ class Collected:
     features: Any = None
     classes: Any = None
     wrong: str = ""
+    asked: Any = None
+    coded: bool = False
 
     def __post_init__(self) -> None:
         self._distances: WeakKeyDictionary[Collected, Tensor] = WeakKeyDictionary()
@@ -85,13 +89,22 @@ class Collector:
         count: Number of images to come, over all ranks.
         batch_size: Images the extractor takes at a time.
         needs: What is wanted of them, as in ``Metric.needs``.
+        coded: Whether what they are asked to be is a code, and no class.
     """
 
-    def __init__(self, extractor: Extractor, count: int, batch_size: int, needs: Collection[str] = OF_REAL) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        count: int,
+        batch_size: int,
+        needs: Collection[str] = OF_REAL,
+        coded: bool = False,
+    ) -> None:
         self.extractor = extractor
         self.count = count
         self.batch_size = batch_size
         self.needs = needs
+        self.coded = coded
         self.extracted = 0
         self.size = 0  # of a feature
         self._waiting: list[Tensor] = []
@@ -99,17 +112,21 @@ class Collector:
         self._finite: dict[str, Tensor] = {}  # pixels and features
         self._moments: Moments | None = None
         self._classes: ClassSums | None = None
+        self._waiting_asked: list[Tensor] = []
+        self._asked: list[Tensor] = []  # (2, n), what was asked for and what was read
         # One tensor for all that is kept: small ones, made between a network's large ones, would keep the memory of the
         # latter from being used again.
         self._kept: Tensor | None = None
         self._rows: list[int] = []  # of it that are there
 
-    def add(self, images: Tensor, start: int) -> None:
-        """Take images (N, C, H, W) in [-1, 1], which are numbers start, start + 1, ... of all."""
+    def add(self, images: Tensor, start: int, asked: Tensor | None = None) -> None:
+        """Take images (N, C, H, W) in [-1, 1], numbers start, start + 1, ... of all; they were ``asked`` to be (N,)."""
         if self._waiting and self._waiting[0].shape[1:] != images.shape[1:]:
             self._extract(len(self._numbers))
         self._check("pixels", images)
         self._waiting.append(to_uint8(images))
+        if asked is not None and "asked" in self.needs:
+            self._waiting_asked.append(asked)
         self._numbers += range(start, start + len(images))
         while len(self._numbers) >= self.batch_size:
             self._extract(self.batch_size)
@@ -146,6 +163,10 @@ class Collector:
             rows = [before(numbers[i], chosen, self.count) for i in kept]
             self._kept[rows] = features[kept].float().cpu()
             self._rows += rows
+        if self._waiting_asked and logits is not None:
+            asked = torch.cat(self._waiting_asked)
+            self._asked.append(torch.stack([asked[:n], logits.argmax(1)]))
+            self._waiting_asked = [asked[n:]] if self._numbers else []
         if "classes" in self.needs and logits is not None:
             if self._classes is None:
                 self._classes = ClassSums(logits.shape[1], features.device, SPLITS)
@@ -157,12 +178,13 @@ class Collector:
             self._extract(len(self._numbers))
         moments, classes = self._moments, self._classes
         kept = [] if self._kept is None else [(torch.tensor(self._rows), self._kept[self._rows])]
+        asked = [part.cpu() for part in self._asked]
         wrong = [what for what, finite in self._finite.items() if not finite]
         if trainer is not None and trainer.world_size > 1:
             # Objects hold the CPU's tensors only: a device's would come on the device that they were sent from.
             sizes = [None if part is None else part.sums.shape[1] for part in (moments, classes)]
-            parts = gathered(trainer, (sizes, kept, wrong))
-            kept, wrong = ([one for part in parts for one in part[i]] for i in (1, 2))
+            parts = gathered(trainer, (sizes, kept, wrong, asked))
+            kept, wrong, asked = ([one for part in parts for one in part[i]] for i in (1, 2, 3))
             dim, columns = (max(part[0][i] or 0 for part in parts) for i in range(2))  # a rank may have had no images
             device = trainer.strategy.root_device
             if dim:
@@ -176,7 +198,8 @@ class Collector:
         if kept:
             order = torch.cat([rows for rows, _ in kept]).argsort()  # the same for any number of ranks
             features = torch.cat([part for _, part in kept])[order]
-        return Collected(self.count, mu, sigma, features, classes, max(wrong, default=""))
+        both = torch.cat(asked, 1) if asked else None
+        return Collected(self.count, mu, sigma, features, classes, max(wrong, default=""), both, self.coded)
 
 
 def check_sizes(sizes: set[int]) -> None:

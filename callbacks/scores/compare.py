@@ -18,7 +18,7 @@ from callbacks.scores.classifier import check_classes, classifier_of
 from callbacks.scores.collect import OF_REAL, Collector, check_sizes
 from callbacks.scores.features import Extractor, create, text_of
 from callbacks.scores.metrics import Metric, compute, needs, possible, select
-from callbacks.scores.passes import Pass, extent_of
+from callbacks.scores.passes import Pass, drawing, extent_of
 
 BAR: dict[str, Any] = {"leave": False, "delay": 5, "file": sys.stdout}  # after so many seconds
 
@@ -80,10 +80,11 @@ def score(
         if model is not None:
             loader, to_device = _opened(real, device)
             extent = extent_of(loader)
-            fakes = Collector(extractor, num_images or extent.distinct, batch_size, wanted)
+            coded = getattr(model, "asks", "") == "code"
+            fakes = Collector(extractor, num_images or extent.distinct, batch_size, wanted, coded)
             if compares:
                 reals = Collector(extractor, min(num_real or extent.distinct, extent.distinct), batch_size)
-            done = Pass(model.generate, getattr(model, "real", _images_of), fakes, reals, extent, loader, seed)
+            done = Pass(drawing(model), getattr(model, "real", _images_of), fakes, reals, extent, loader, seed)
             with _in_eval_mode(model):
                 done.go_through(to_device, lambda batches: tqdm(batches, desc="Scoring", unit="batch", **BAR))
         else:
@@ -99,7 +100,10 @@ def score(
             fakes = filled(fake, "generated", num_images, wanted)
         of_real, of_fake = reals.collected() if reals else None, fakes.collected()
         check_sizes({collector.size for collector in (reals, fakes) if collector})
-    lacking = {"classes": f"features={text_of(features)} tells no classes apart"} if of_fake.classes is None else {}
+    blind = f"features={text_of(features)} tells no classes apart"
+    lacking = {"classes": blind} if of_fake.classes is None else {}
+    if of_fake.asked is None:
+        lacking["asked"] = "nothing says of which class these images were to be"
     return compute(possible(chosen, features, lacking), of_real, of_fake, features)
 
 

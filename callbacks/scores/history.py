@@ -16,9 +16,13 @@ from callbacks.runs.metrics_file import MetricsFile
 Mode = Literal["min", "max"]
 
 
+LARGER = ("quality/psnr", "quality/ssim", "quality/ms_ssim", "score/inception_score", "score/classifier_score",
+          "score/coverage", "score/class_accuracy")  # fmt: skip
+
+
 def mode_of(name: str) -> Mode:
     """Whether a score's smallest or largest value is the best, by its name: of files that do not say it."""
-    return "max" if name.startswith(("quality/psnr", "quality/ssim", "quality/ms_ssim")) else "min"
+    return "max" if name.startswith(LARGER) else "min"
 
 
 def keep_best(trainer: Trainer, directions: dict[str, Mode]) -> None:
@@ -68,7 +72,7 @@ def publish(
     protocol = {f"{monitor.partition('/')[0]}_protocol": entry["protocol"]}
     for logger in trainer.loggers:
         if fitting:
-            logger.log_metrics(scores | counts, step=step)
+            logger.log_metrics(scores | counts | {"time/images": float(getattr(module, "images_seen", 0))}, step=step)
         elif isinstance(logger, MetricsFile):
             logger.cut(logger.rows)  # nothing is written again
         if trainer.is_global_zero and isinstance(logger, WandbLogger):
@@ -107,25 +111,31 @@ def keep_until(path: Path, step: int, inclusive: bool) -> None:
         unwritten(path.name, path, error)
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], str, Mode]:
-    """The history in a file of scores, the name of the monitor and its mode; a damaged file is put aside."""
-    if not path.exists():
-        return [], "", "min"
+def history_in(path: Path) -> tuple[list[dict[str, Any]], str, Mode] | None:
+    """The history in a file of scores, the name of the monitor and its mode; None where it is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
         history = content["history"]
         right = isinstance(history, list) and all(
-            type(entry["step"]) is int and isinstance(entry["scores"], dict) for entry in history
+            type(entry["step"]) is int
+            and all(isinstance(value, int | float | None) for value in entry["scores"].values())
+            for entry in history
         )
         # Files of earlier versions do not name it, but it was always the first; some do not know its mode.
         monitor = content.get("monitor") or next((name for entry in history[-1:] for name in entry["scores"]), "")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        right = False
-    if right:
-        return history, monitor, content.get("mode") or mode_of(monitor)
-    damaged = path.with_name(f"{path.name}.damaged")
-    path.replace(damaged)
-    rank_zero_warn(f"{path} is damaged: it is kept as {damaged.name}, and a new one begun")
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return (history, monitor, content.get("mode") or mode_of(monitor)) if right else None
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], str, Mode]:
+    """The same for a file that is to be written again: a damaged one is put aside."""
+    if (found := history_in(path)) is not None:
+        return found
+    if path.exists():
+        damaged = path.with_name(f"{path.name}.damaged")
+        path.replace(damaged)
+        rank_zero_warn(f"{path} is damaged: it is kept as {damaged.name}, and a new one begun")
     return [], "", "min"
 
 

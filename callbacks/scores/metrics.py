@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from callbacks.scores.collect import Collected
-from callbacks.scores.distances import kernel_distance, memorization_distance
+from callbacks.scores.distances import coverage, kernel_distance, memorization_distance
 from callbacks.scores.features import made_of, name_of, text_of
 
 Value = float | Tensor | tuple[float | Tensor, float | Tensor]
@@ -21,8 +22,9 @@ class Metric(ABC):
         name: What it is called; ``_FEATURES`` is appended where these are others than Inception's.
         published: What papers call it when the features are Inception's, where that is another name.
         higher_is_better: Whether the largest value is the best.
-        needs: What it looks at: "moments" (``mu`` and ``sigma``), "features" (up to 10,000 of each kind of images) or
-            "classes" (``classes``, of generated images only, where the features come with logits).
+        needs: What it looks at: "moments" (``mu`` and ``sigma``), "features" (up to 10,000 of each kind of images),
+            "classes" or "asked" (of generated images only, where the features come with logits, and the latter where
+            the generator is told a class or a code).
         needs_real: Whether it compares with real images; if none of the scores does, none are looked at.
     """
 
@@ -92,8 +94,38 @@ class ClassifierScore(Metric):
         return fake.classes.compute()
 
 
-KNOWN: dict[str, type[Metric]] = {cls.name: cls for cls in (Frechet, Kernel, MemorizationFrechet, ClassifierScore)}
-PUBLISHED = {cls.published: cls for cls in KNOWN.values()}
+class Coverage(Metric):
+    """How much of the real images there is among the generated ones: see ``coverage``."""
+
+    name, higher_is_better = "coverage", True
+
+    def compute(self, real: Collected, fake: Collected) -> Value:
+        return coverage(real.features, fake.features)
+
+
+class ClassAccuracy(Metric):
+    """Share of generated images in which the features' classifier sees the class that was asked for.
+
+    Codes are matched with a class each, one to one, as agrees best (InfoGAN, section 7.2, matches them likewise).
+    """
+
+    name, needs, higher_is_better, needs_real = "class_accuracy", ("asked",), True, False
+
+    def compute(self, real: Collected, fake: Collected) -> Value:
+        asked, seen = fake.asked
+        counts = torch.zeros(int(fake.asked.max()) + 1, int(fake.asked.max()) + 1)
+        counts.index_put_((asked, seen), torch.ones(len(asked)), accumulate=True)
+        if not fake.coded:
+            return counts.diagonal().sum() / len(asked)
+        from scipy.optimize import linear_sum_assignment
+
+        codes, classes = linear_sum_assignment(counts.numpy(), maximize=True)
+        return counts[codes, classes].sum() / len(asked)
+
+
+ALL = (Frechet, Kernel, MemorizationFrechet, ClassifierScore)  # of "all"
+KNOWN: dict[str, type[Metric]] = {cls.name: cls for cls in (*ALL, Coverage, ClassAccuracy)}
+PUBLISHED = {cls.published: cls for cls in ALL}
 
 
 def select(metrics: Sequence[Metric | str], features: str | nn.Module, seed: int) -> dict[Metric, bool]:
@@ -103,7 +135,8 @@ def select(metrics: Sequence[Metric | str], features: str | nn.Module, seed: int
         MisconfigurationException: There is no such score, or not of such features, or one comes twice.
     """
     chosen: dict[Metric, bool] = {}
-    named = [(part, metric != "all") for metric in metrics for part in (KNOWN if metric == "all" else [metric])]
+    of_all = [cls.name for cls in ALL]
+    named = [(part, metric != "all") for metric in metrics for part in (of_all if metric == "all" else [metric])]
     for metric, asked in named:
         cls = (KNOWN | PUBLISHED).get(metric) if isinstance(metric, str) else None
         if isinstance(metric, str) and "." in metric:

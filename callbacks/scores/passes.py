@@ -28,7 +28,8 @@ class Pass:
     real images count. They are the same whether real images are wanted or not, and so is the noise.
     """
 
-    generate: Callable[[Any], Tensor]  # makes images of a batch, (N, C, H, W) in [-1, 1]
+    # Makes images of a batch, (N, C, H, W) in [-1, 1], and says what each was asked to be, (N,), if anything.
+    draw: Callable[[Any], tuple[Tensor, Tensor | None]]
     real: Callable[[Any], Tensor]  # the real images of a batch, of the same range
     of_fake: Collector
     of_real: Collector | None  # None where they are known or not wanted
@@ -80,8 +81,8 @@ class Pass:
         with isolated_rng(self.seed + number, device):
             made = 0
             while made < count:
-                images = self.generate(_first(batch, count - made))
-                self.of_fake.add(images, start + made)
+                images, asked = self.draw(_first(batch, count - made))
+                self.of_fake.add(images, start + made, asked)
                 made += len(images)
 
 
@@ -91,6 +92,11 @@ def _first(batch: Any, n: int) -> Any:
         return batch[:n]
     parts = [part[:n] if isinstance(part, Tensor) else part for part in batch]
     return type(batch)(*parts) if hasattr(batch, "_fields") else parts
+
+
+def drawing(model: Any) -> Callable[[Any], tuple[Tensor, Tensor | None]]:
+    """A model's ``generate_asked``, or its ``generate`` where it is asked for nothing."""
+    return getattr(model, "generate_asked", lambda batch: (model.generate(batch), None))
 
 
 def extent_of(loader: Any, seen: int | None = None) -> Extent:

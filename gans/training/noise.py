@@ -92,8 +92,17 @@ class Sampler(GANModule):
 
     # Pictures and scores
 
+    @property
+    def asks(self) -> str:
+        """What ``generate_asked`` tells of an image: the "class", a "code", which stands for none of them, or ""."""
+        return "class" if self.num_classes else ""
+
     def generate(self, batch: Any) -> Tensor:
         return self.sample(len(images_of(batch)), *self.classes_of(batch))
+
+    def generate_asked(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """``generate(batch)``, and what each image was asked to be, (N,), if anything."""
+        return self.generate(batch), next(iter(self.classes_of(batch)), None)
 
     def sample(self, n: int, label: Tensor | int | None = None) -> Tensor:
         """Draw n images, (n, C, H, W) in [-1, 1], from the averaged generator if there is one, in eval mode.

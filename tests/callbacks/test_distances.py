@@ -10,7 +10,14 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
-from callbacks.scores.distances import ClassSums, Moments, frechet_distance, kernel_distance, memorization_distance
+from callbacks.scores.distances import (
+    ClassSums,
+    Moments,
+    coverage,
+    frechet_distance,
+    kernel_distance,
+    memorization_distance,
+)
 
 CPU = torch.device("cpu")
 DIM = 3 * 4 * 4
@@ -215,3 +222,28 @@ def test_a_library_that_finds_no_eigenvalues_does_not_matter(both, monkeypatch):
 
     monkeypatch.setattr(torch.linalg, "eigh", gives_up)
     assert frechet_distance(*statistics).item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+# Coverage
+
+
+def test_coverage_by_hand():
+    """Of each real point the second nearest other is as far as the radius goes."""
+    real = torch.tensor([[0.0], [1.0], [2.0], [10.0]])
+    radii = (2.0, 1.0, 2.0, 9.0)
+    fake = torch.tensor([[-1.5], [4.5], [30.0], [3.1]])
+    nearest = [min(abs(float(f - r)) for f in fake) for r in real]
+    expected = sum(n <= radius for n, radius in zip(nearest, radii, strict=True)) / 4
+    assert expected == 0.75
+    assert float(coverage(real, fake, nearest=2)) == expected
+
+
+def test_coverage_of_the_same_distribution_of_a_part_and_of_nothing():
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(n, 8, generator=generator) for n in (4000, 1500))
+    assert float(coverage(real, fake)) == pytest.approx(1 - 1 / 2**5, abs=0.02)
+    assert float(coverage(real, real)) == 1
+    assert float(coverage(real, fake[:1].expand(1500, -1))) < 0.05
+    assert float(coverage(real, fake + 100)) == 0
+    real[2000:, 0] += 100  # of two kinds of images one is not generated
+    assert float(coverage(real, fake)) == pytest.approx(0.5, abs=0.02)

@@ -14,11 +14,20 @@ from torch import nn
 
 from callbacks import MetricsFile, Score
 from callbacks.scores import Metric
-from callbacks.scores.collect import Collector
-from callbacks.scores.features import Features
-from callbacks.scores.metrics import ClassifierScore, Frechet, Kernel, MemorizationFrechet, compute, select
+from callbacks.scores.collect import Collected, Collector
+from callbacks.scores.compare import score
+from callbacks.scores.features import Extractor, Features
+from callbacks.scores.metrics import (
+    ClassAccuracy,
+    ClassifierScore,
+    Frechet,
+    Kernel,
+    MemorizationFrechet,
+    compute,
+    select,
+)
 from datamodules import Digits
-from gans import DCGAN
+from gans import CGAN, DCGAN, InfoGAN
 
 
 class Points(nn.Module):
@@ -140,15 +149,73 @@ def digits(tmp_path):
     return Digits(data_dir=str(tmp_path / "data"), image_size=16, batch_size=64)
 
 
-def validate(tmp_path, digits, devices=1, **kwargs):
+def validate(tmp_path, digits, devices=1, model=None, **kwargs):
     """A Score with what a validation by it records."""
     options = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     callback = Score(**{"features": "pixels", "num_images": 60, "cache_dir": str(tmp_path / "cache")} | kwargs)
     options |= {"accelerator": "cpu", "devices": devices, "strategy": "ddp_fork" if devices > 1 else "auto"}
     trainer = Trainer(callbacks=[callback], logger=MetricsFile(tmp_path / "run"), **options)
     torch.manual_seed(0)
-    trainer.validate(small(DCGAN), digits, verbose=False)
+    trainer.validate(model or small(DCGAN), digits, verbose=False)
     return callback, json.loads((tmp_path / "run/scores.json").read_text())
+
+
+def test_class_accuracy_is_of_the_class_asked_for_or_that_a_code_is_matched_with():
+    seen = torch.tensor([0, 0, 1, 2, 2, 2])
+    classes = Collected(6, asked=torch.stack([torch.tensor([0, 1, 1, 2, 2, 0]), seen]))
+    assert float(ClassAccuracy().compute(None, classes)) == pytest.approx(4 / 6)
+    # Code 0 stands for class 2, of which its three images are, and code 1 for class 0, of which two of three are.
+    codes = Collected(6, asked=torch.stack([torch.tensor([1, 1, 1, 0, 0, 0]), seen]), coded=True)
+    assert float(ClassAccuracy().compute(None, codes)) == pytest.approx(5 / 6)
+    codes = Collected(2, asked=torch.tensor([[7, 0], [0, 9]]), coded=True)  # more codes than classes, and fewer
+    assert float(ClassAccuracy().compute(None, codes)) == 1
+    # Where all images are of one class, it is matched with one of four codes.
+    codes = Collected(8, asked=torch.tensor([[0, 1, 2, 3] * 2, [5] * 8]), coded=True)
+    assert float(ClassAccuracy().compute(None, codes)) == 0.25
+
+
+class Bright(Extractor):
+    """Three features and, as many logits, of how bright an image's rows are: it sees the class of the brightest."""
+
+    resize = "none"
+
+    def forward(self, images):
+        rows = images.double().mean((1, 3))[:, :3]
+        return Features(rows, rows)
+
+
+@pytest.mark.parametrize("cls", [CGAN, InfoGAN])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_class_accuracy_of_a_generator_that_is_told(cls, devices, tmp_path, digits):
+    """The classes or codes are those of the very images, through batches of any size and ranks."""
+
+    class Told(cls):
+        """A bright row where the class or the category says, of three; every fifth image has it one row lower."""
+
+        def sample_from(self, noise, label=None):
+            wanted = (noise[:, : self.categories].argmax(1) if cls is InfoGAN else label) % 3
+            images = torch.full((len(noise), *self.image_shape), -1.0)
+            wrong = torch.arange(len(noise)) % 5 == 4
+            images[torch.arange(len(noise)), :, (wanted + wrong) % 3] = 1
+            return images
+
+    more = {"categories": 3} if cls is InfoGAN else {"num_classes": 10}
+    model = small(Told, **more)
+    options = {"metrics": ["class_accuracy", "coverage"], "features": Bright(), "num_images": 200, "batch_size": 13}
+    _, file = validate(tmp_path, digits, devices, model, **options)
+    found = file["final"]["scores"]["score/class_accuracy_bright"]
+    # Of the classes 3 to 9 none is ever seen, of all others four of five; codes are as many as rows.
+    assert found == pytest.approx(0.8 if cls is InfoGAN else 0.8 * 0.3, abs=0.05)
+
+
+def test_class_accuracy_needs_a_generator_that_is_told(tmp_path, digits):
+    with pytest.raises(MisconfigurationException, match=r"=class_accuracy_bright must be left out: the gen"):
+        validate(tmp_path, digits, metrics=["class_accuracy"], features=Bright())
+    with pytest.raises(MisconfigurationException, match=r"=class_accuracy_pixels must be left out: .*no classes apart"):
+        validate(tmp_path, digits, 1, small(CGAN, num_classes=10), metrics=["class_accuracy"])
+    images = torch.zeros(4, 1, 8, 8)
+    with pytest.raises(MisconfigurationException, match=r"must be left out: nothing says of which class these images"):
+        score(images, images, ["class_accuracy"], features=Bright())
 
 
 def test_scores_of_ones_own_share_the_pass(tmp_path, digits):

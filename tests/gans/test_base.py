@@ -412,6 +412,21 @@ def test_samples_are_images(gan):
         assert module.generate(batch(3, shape)).shape == (3, *shape)
 
 
+def test_what_an_image_was_asked_to_be_comes_with_it(gan):
+    module, given = gan(), batch(6)
+    torch.manual_seed(0)
+    generated = module.generate(given)
+    torch.manual_seed(0)
+    drawn, asked = module.generate_asked(given)
+    assert torch.equal(drawn, generated)
+    assert (asked is None) == (module.asks == "")
+    if module.asks == "class":
+        assert torch.equal(asked, given[1])
+    elif module.asks == "code":
+        torch.manual_seed(0)
+        assert torch.equal(asked, module.noise(6)[:, : module.categories].argmax(1))
+
+
 def test_sampling_uses_running_statistics_and_changes_nothing(gan):
     module = gan()
     module.train()
