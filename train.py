@@ -24,17 +24,18 @@ import datamodules
 import gans
 from callbacks.command_line import switches
 from callbacks.command_line.annotations import defaults_of, judge
-from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, named
+from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, listed, named
 from callbacks.command_line.config_files import options_in, settings_in, with_home
 from callbacks.command_line.errors import complaint, fail, is_lightnings, of_settings, quiet, refusal
 from callbacks.command_line.help import DESCRIPTION
-from callbacks.command_line.mistakes import SUBCOMMANDS
+from callbacks.command_line.mistakes import STUDIES, SUBCOMMANDS
 from callbacks.command_line.parsing import Parser
 from callbacks.runs.find import compare, config_of, direction_of, find_checkpoint, with_settings_of_run
 from callbacks.runs.folder import Run, place
 from callbacks.runs.record import record, say, stop, summarise, title_of
 from callbacks.runs.secrets import masked
 from callbacks.runs.wandb import wandb_logger
+from callbacks.studies.command import studies
 from datamodules.images.module import ImageDataModule
 from gans.parts.losses import AdversarialLoss
 from gans.parts.penalties import Penalty
@@ -43,12 +44,13 @@ from gans.training import checkpoints
 from gans.training.batches import check_kind
 from gans.training.module import GANModule
 from gans.training.ranks import check_strategy
-from gans.training.translation import CyclicTranslator, Translator
+from gans.training.translation import Translator, choose_direction
 
 SIGNALS = callbacks.Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
 CALLBACKS: dict[str, type[Callback]] = {  # EMA before whatever looks at what it averages, the last checkpoint last
+    "budget": callbacks.Budget,
     "ema": callbacks.EMA,
     "samples": callbacks.Samples,
     "views": callbacks.Views,
@@ -87,6 +89,7 @@ class CLI(LightningCLI):
     """The command line: models, data and trainer from configuration files, one folder a run."""
 
     built = False  # whether everything is, so that an error is no longer one in the settings
+    only_builds = False  # and trains nothing, to find out whether the settings are right
     asked: dict[str, Any] = {}  # the trainer's settings that are other than Lightning's own
 
     def __init__(self, typed: list[str]) -> None:
@@ -220,7 +223,14 @@ class CLI(LightningCLI):
         self.run = Run(folder, fresh, self.record, metrics, loggers, resumed)
         plugins = [*listed(trainer.plugins), callbacks.AtomicCheckpointIO()]
         given = listed(trainer.callbacks)
-        trainer.callbacks = [callbacks.Threads(), SIGNALS, self.run, *given, callbacks.ImageWriter()]
+        trainer.callbacks = [
+            callbacks.Threads(),
+            SIGNALS,
+            self.run,
+            callbacks.Compute(),
+            *given,
+            callbacks.ImageWriter(),
+        ]
         if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
             trainer.callbacks.append(callbacks.Progress())
         try:
@@ -243,6 +253,8 @@ class CLI(LightningCLI):
                 if isinstance(callback, callbacks.Score | callbacks.Quality | callbacks.Neighbors):
                     callback.prepare(self.trainer, self.datamodule)
         CLI.built = True
+        if CLI.only_builds:
+            return
         try:
             super()._run_subcommand(subcommand)
         finally:
@@ -270,30 +282,11 @@ class CLI(LightningCLI):
 
     def predict(self, model: GANModule, ckpt_path: str, **kwargs: Any) -> None:
         """Write images: translations of a folder's, or those of the model's own predict_dataloader."""
-        self._choose_direction(model)
+        assert self.checkpoint is not None
+        choose_direction(model, self.datamodule, direction_of(self.checkpoint, checkpoints.read(self.checkpoint)))
         loader = self.datamodule.predict_dataloader() if isinstance(model, Translator) else model.predict_dataloader()
         self.trainer.predict(model, loader, ckpt_path=ckpt_path, weights_only=True, return_predictions=False)
         say(f"images           {self.run.folder}/images")
-
-    def _choose_direction(self, model: GANModule) -> None:
-        """Let the model translate what ``--data.predict_dir`` and ``--data.direction`` say, if it can."""
-        data, name = self.datamodule, type(model).__name__
-        if data.predict_dir is not None and not isinstance(model, Translator):
-            raise MisconfigurationException(
-                f"--data.predict_dir={data.predict_dir} must be left out: {name} translates no images, it draws them "
-                "from noise (--model.predict_images says how many)"
-            )
-        if data.direction is None:
-            return
-        assert self.checkpoint is not None
-        trained = direction_of(self.checkpoint, checkpoints.read(self.checkpoint))
-        if data.direction == trained:
-            return
-        if not isinstance(model, CyclicTranslator):
-            known = f"{trained}, as it was trained" if trained else "left out"
-            raise MisconfigurationException(f"--data.direction={data.direction} must be {known}: {name} knows no other")
-        if trained or data.direction == "BtoA":
-            model.predict_to = "a"
 
     @property
     def group(self) -> str:
@@ -302,16 +295,21 @@ class CLI(LightningCLI):
         return "-".join(part.class_path.rpartition(".")[2].lower() for part in (config.model, config.data))
 
 
-def listed(given: Any) -> list[Any]:
-    """What a setting holds that takes one thing, several or none."""
-    return [one for one in (given if isinstance(given, list) else [given]) if one]
+def run(words: list[str], only_builds: bool = False) -> "CLI | None":
+    """A command line as if it had been typed."""
+    sys.argv[1:], CLI.only_builds = words, only_builds
+    return main()
 
 
-def main() -> None:
+def main() -> "CLI | None":
     """Run the command line; what the user got wrong ends in one sentence."""
     arguments = [re.sub(r"\A(--[\w.]+\+?=)?(~.*)", lambda m: (m[1] or "") + with_home(m[2]), w) for w in sys.argv[1:]]
     SIGNALS.install()
     try:
+        quiet()
+        if arguments[:1] and arguments[0] in STUDIES:
+            studies(arguments, run, gans.load_to_sample)
+            return None
         if not arguments:
             arguments = ["--help"]
         elif arguments[0] not in SUBCOMMANDS and arguments not in (["-h"], ["--help"]):
@@ -323,9 +321,8 @@ def main() -> None:
             )
             arguments = [arguments[0], *settings]
         sys.argv[1:] = arguments
-        quiet()
         torch.set_float32_matmul_precision("high")
-        CLI(typed)
+        return CLI(typed)
     except callbacks.Stopped as stopped:
         SIGNALS.stop_others()
         print(f"stopped by {signal.Signals(stopped.number).name}", file=sys.stderr)

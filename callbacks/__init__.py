@@ -1,6 +1,8 @@
 """Pictures, averaging, checkpoints and scores; nothing here knows a particular GAN or data set."""
 
+from callbacks.budget import Budget
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from callbacks.compute import Compute
 from callbacks.ema import EMA
 from callbacks.health import Health, TrainingDiverged
 from callbacks.neighbors import Neighbors
@@ -18,6 +20,8 @@ __all__ = [
     "EMA",
     "AtomicCheckpointIO",
     "BestCheckpoint",
+    "Budget",
+    "Compute",
     "Health",
     "ImageWriter",
     "LastCheckpoint",

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, Trainer
 from datamodules import Digits
 
 ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if "studies" not in p.parts)  # of single runs
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["train", "wandb", "sklearn.datasets"])  # what most runs import later, too
 

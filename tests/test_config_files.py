@@ -166,3 +166,21 @@ def test_sections_that_are_no_mappings(tmp_path):
     (tmp_path / "mine.yaml").write_text("trainer: 3\n")
     assert_one_sentence(run_train([*QUICK, "--config=mine.yaml"], tmp_path), ["trainer holds 3", "mine.yaml"])
     assert_one_sentence(run_train([*QUICK, "--config", "score: [1"], tmp_path), ["--config=score: [1", "column 10"])
+
+
+def test_one_word_for_the_optimizers_and_schedules_of_all_networks(tmp_path):
+    typed = [
+        "--model.optimizers=RMSprop",
+        "--model.optimizers.lr",
+        "1e-3",
+        "--model.schedulers={class_path: ConstantLR}",
+    ]
+    done = run_train([*QUICK, *typed, "--print_config"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    model = yaml.safe_load(done.stdout)["model"]["init_args"]
+    for network in ("generator", "discriminator"):
+        assert model[f"{network}_optimizer"]["class_path"] == "torch.optim.RMSprop"
+        assert model[f"{network}_optimizer"]["init_args"]["lr"] == 1e-3
+        assert model[f"{network}_scheduler"]["class_path"] == "torch.optim.lr_scheduler.ConstantLR"
+    assert_one_sentence(run_train([*QUICK, "--model.optimizers.rate=1"], tmp_path), ["_optimizer.rate does not exist"])
+    assert_one_sentence(run_train(["--model.optimizers.lr=1"], tmp_path), ["--model.optimizers"])

@@ -12,9 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
-from command_line import ROOT, run_train
+from command_line import CONFIGS, ROOT, run_train
 
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 TRAIN, TEST = 12, 2  # pictures
 RNG = np.random.default_rng(0)
 

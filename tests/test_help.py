@@ -22,7 +22,7 @@ def helped(words, folder):
 
 def test_help_is_short_and_says_where_the_rest_is(tmp_path):
     text = helped(["fit", "--help"], tmp_path)
-    assert len(text.splitlines()) < 120
+    assert len(text.splitlines()) < 125
     for key in (
         "run_dir=",
         "ckpt_path=",

@@ -1,6 +1,8 @@
 """The leaderboard of tests/benchmarks/learns.py."""
 
 import csv
+import math
+import re
 import struct
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from lightning.pytorch import Trainer
 from torchvision.io import read_image
 
 from callbacks import EMA
+from callbacks.pictures import curves
 from command_line import ROOT, environment
 from gans import DCGAN
 
@@ -120,8 +123,7 @@ def test_a_row_of_the_sheet_has_something_of_a_gan_of_many_domains(scripts, tmp_
     assert sheet.tiles_of(tmp_path).shape == (10, 3, 64, 64)
 
 
-def test_curves_put_larger_values_higher_and_later_ones_further_right(scripts):
-    curves = scripts("curves")
+def test_curves_put_larger_values_higher_and_later_ones_further_right():
     picture = curves.curves({"one": [[(1000.0, 1.0), (100_000.0, 100.0)]]}, "x", "y")
     assert picture.shape == (3, curves.HEIGHT, curves.WIDTH)
     blue = (picture[:, :, : -curves.RIGHT] == torch.tensor([0x1F, 0x77, 0xB4], dtype=torch.uint8)[:, None, None]).all(0)
@@ -129,16 +131,29 @@ def test_curves_put_larger_values_higher_and_later_ones_further_right(scripts):
     assert rows[columns.argmin()] > rows[columns.argmax()]
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ((8.4, 9.9), [8.5, 9, 9.5]),
+        ((8, 160), [10, 20, 50, 100]),
+        ((0.5, 0.9), [0.5, 0.6, 0.7, 0.8, 0.9]),
+        ((1000, 5000), [1000, 2000, 3000, 4000, 5000]),
+        ((2e-3, 5), [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]),
+    ],
+)
+def test_ticks_have_few_digits(ends, expected):
+    low, high = map(math.log10, ends)
+    assert curves.ticks(low - 1e-9, high + 1e-9) == pytest.approx(expected)
+
+
+def test_curves_have_colours_of_their_own():
+    assert len({curves.colour_of(number) for number in range(200)}) == 200
+    assert all(re.fullmatch("#[0-9a-f]{6}", curves.colour_of(number)) for number in range(200))
+
+
 def test_several_seeds_are_told_as_their_median_and_range(learns):
     assert learns.told([3.0, 1.0, 2.0], 1) == "2.0 (1.0-3.0)"
     assert learns.told([2.0, 2.0], 1, " %") == "2.0 %"
-
-
-def test_agreement_with_the_class_asked_for_and_by_majority(learns):
-    classes = torch.tensor([0, 0, 1, 2, 2, 2])
-    assert learns.agreement(classes, torch.tensor([0, 1, 1, 2, 2, 0]), False) == pytest.approx(100 * 4 / 6)
-    # Code 0 stands for class 2 and code 1 for class 0, of which 2 of 3 and 2 of 3 images are.
-    assert learns.agreement(classes, torch.tensor([1, 1, 1, 0, 0, 0]), True) == pytest.approx(100 * 5 / 6)
 
 
 def test_gans_are_found_by_folder_or_file(learns):

@@ -4,6 +4,7 @@ import collections.abc
 import inspect
 import json
 import pkgutil
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -104,6 +105,26 @@ def named_classes(words: list[str]) -> dict[str, type]:
     return {key: cls for key, cls in found.items() if isinstance(cls, type)}
 
 
+def of_all_networks(words: list[str]) -> list[str]:
+    """Words in which ``--model.optimizers`` and ``--model.schedulers`` are those of each of the GAN's networks."""
+    cls = named_classes(words).get("model")
+    if cls is None:
+        return words
+    found: list[str] = []
+    names: list[str] = []  # which the next word is the value of
+    for word in words:
+        if match := re.fullmatch(r"--model\.(optimizer|scheduler)s((?:\.[^=]*)?)(=.*)?", word, re.DOTALL):
+            names = [f"--model.{name}{match[2]}" for name in arguments(cls, "model") if name.endswith(f"_{match[1]}")]
+            found += [f"{name}{match[3]}" for name in names] if match[3] else []
+            names = [] if match[3] else names
+        elif names:
+            found += [part for name in names for part in (name, word)]
+            names = []
+        else:
+            found.append(word)
+    return found
+
+
 def classes_in(annotation: Any) -> Iterator[type]:
     """The classes of which a setting can name a subclass."""
     for member in members(annotation):
@@ -125,6 +146,11 @@ def candidates(bases: Iterable[type]) -> list[type]:
         found += [cls for cls in more if getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls]
         more = list(chain.from_iterable(type.__subclasses__(cls) for cls in more))
     return [c for c in dict.fromkeys(found) if not c.__name__.startswith("_") and not inspect.isabstract(c)]
+
+
+def listed(given: Any) -> list[Any]:
+    """What a setting holds that takes one thing, several or none."""
+    return [one for one in (given if isinstance(given, list) else [given]) if one]
 
 
 def fitting(takes: tuple[str, ...]) -> str:

@@ -102,6 +102,8 @@ for kind, pattern in {
     "float": r"[-+]?(([0-9][0-9_]*)?\.[0-9][0-9_]*|[0-9][0-9_]*\.?)([eE][-+]?[0-9]+)?$|[-+]?\.inf$|\.nan$",
 }.items():
     Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(pattern, re.IGNORECASE), list("-+.0123456789"))
+# Python's word, which wandb's agent types.
+Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None$"), ["N"])
 Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_number)
 Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_text)
 

@@ -41,6 +41,11 @@ From a checkpoint, with the settings of the run that wrote it:
   python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --model.predict_images=1000
   python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
 
+Many runs, and runs side by side:
+
+  python train.py study configs/studies/losses.yaml                         (a grid or a sample of settings)
+  python train.py compare runs/losses                                       (tables, curves and samples; or RUN RUN ...)
+
 What can be set, and what it means:
 
   python train.py fit --help                                                (runs, pictures, scores, checkpoints)

@@ -12,7 +12,7 @@ from jsonargparse import set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.command_line.classes import in_full, public
+from callbacks.command_line.classes import in_full, of_all_networks, public
 from callbacks.command_line.config_files import load, options_in, readable, settings_in, settings_of, text_of
 from callbacks.command_line.errors import fail
 from callbacks.command_line.help import help_of, listed, written
@@ -30,7 +30,7 @@ class Parser(LightningArgumentParser):
 
     def parse_args(self, args: Any = None, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         sections = ("trainer", *self.callback_keys)
-        words = list(sys.argv[1:] if args is None else args)
+        words = of_all_networks(list(sys.argv[1:] if args is None else args))
         for option, value in options_in(words):
             if option[2:] in ("model", "data", *sections) and os.path.isfile(value):  # noqa: PTH113 - any text
                 # What is wrong with a file is said with its name.

@@ -62,8 +62,8 @@ def folder_of(trainer: Trainer) -> Path:
     return _folders[trainer]
 
 
-def labelled(picture: Tensor, labels: Sequence[str]) -> Tensor:
-    """A grid (C, H, W) with a label at the left of each of its rows."""
+def labelled(picture: Tensor, labels: Sequence[str], most: int = 24) -> Tensor:
+    """A grid (C, H, W) with a label at the left of each of its rows, of which it shows so many characters at most."""
     from PIL import Image, ImageDraw, ImageFont
 
     if not labels:
@@ -71,7 +71,7 @@ def labelled(picture: Tensor, labels: Sequence[str]) -> Tensor:
     channels, height, _ = picture.shape
     row = height / len(labels)
     font = ImageFont.load_default(size=min(max(row / 4, 10), 24))
-    texts = [label if len(label) <= 24 else f"{label[:23]}…" for label in labels]
+    texts = [label if len(label) <= most else f"{label[: most - 1]}…" for label in labels]
     boxes = [font.getbbox(text) for text in texts]
     strip = Image.new("L", (int(max(box[2] for box in boxes)) + 8, height), 255)
     for number, (text, box) in enumerate(zip(texts, boxes, strict=True)):

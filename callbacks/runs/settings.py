@@ -18,7 +18,7 @@ from callbacks.views import Views
 SECTIONS = {"trainer": Trainer, "score": Score, "quality": Quality, "neighbors": Neighbors, "views": Views}
 OF_TRAINER = ("precision", "limit_val_batches", "limit_test_batches", "limit_predict_batches")
 ONLY_OF_TRAINING = (
-    *("samples", "ema", "health", "last", "best", "ckpt_path", "run_dir", "name", "weights_only"),
+    *("budget", "samples", "ema", "health", "last", "best", "ckpt_path", "run_dir", "name", "weights_only"),
     *("optimizer", "lr_scheduler"),
 )
 

@@ -204,8 +204,9 @@ class GANModule(Resumable, Updates, ABC):
         images, seconds = (now - then for now, then in zip(self._logged, before, strict=True))
         optimizers = zip(self.players, self.trainer.optimizers, strict=True)
         rates = {f"lr/{player}": optimizer.param_groups[0]["lr"] for player, optimizer in optimizers}
+        pace = {"speed/images_per_second": images / seconds, "time/images": float(self.images_seen)}
         for logger in self.trainer.loggers:
-            logger.log_metrics(values | rates | {"speed/images_per_second": images / seconds}, step=self.global_step)
+            logger.log_metrics(values | rates | pace, step=self.global_step)
         # Lightning counts batches on its own axis, so it only gets a copy: for the progress bar, and to monitor.
         for shown in (True, False):
             part = {name: value for name, value in values.items() if name.startswith("loss/") is shown}

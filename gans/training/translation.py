@@ -125,3 +125,29 @@ def check_size(module: Translator) -> None:
             f"{type(module).__name__} needs images whose height and width are multiples of {module.multiple} from 32 "
             f"on; got {height}x{width}: set --data.image_size to 64, 128 or 256"
         )
+
+
+def choose_direction(model: GANModule, data: Any, trained: str | None) -> None:
+    """Let a model translate what a data module's ``predict_dir`` and ``direction`` say.
+
+    Args:
+        model: The model.
+        data: The data module.
+        trained: The direction of the data that the model was trained on, where it has one.
+
+    Raises:
+        MisconfigurationException: It cannot.
+    """
+    name = type(model).__name__
+    if data.predict_dir is not None and not isinstance(model, Translator):
+        raise MisconfigurationException(
+            f"--data.predict_dir={data.predict_dir} must be left out: {name} translates no images, it draws them from "
+            "noise (--model.predict_images says how many)"
+        )
+    if data.direction is None or data.direction == trained:
+        return
+    if not isinstance(model, CyclicTranslator):
+        known = f"{trained}, as it was trained" if trained else "left out"
+        raise MisconfigurationException(f"--data.direction={data.direction} must be {known}: {name} knows no other")
+    if trained or data.direction == "BtoA":
+        model.predict_to = "a"

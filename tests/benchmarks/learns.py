@@ -10,7 +10,7 @@ images in the features of a small classifier, which is trained once on the train
 A table is printed, medians over the seeds with the least and the largest: minutes of processor time; Fréchet distances
 after 50,000 images, at the best mark and at the end; "ratio", the last one over that of the same generator untrained;
 the shares of the rarest and the most frequent class; and "as asked", the images that the classifier finds to be of the
-class asked for, or for InfoGAN of the class that a category stands for most often. ``results.csv`` has a line a mark,
+class asked for; InfoGAN's categories are matched with a class each. ``results.csv`` has a line a mark,
 ``curves.png`` shows distances over images seen, and ``samples.png`` all GANs, a row each, the test images first.
 
 Runs that were cut off go on, and those that are finished are not trained again, so a table can be made in several goes.
@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 import yaml
-from curves import curves
 from lightning.pytorch import seed_everything
 from machine import machine
 from torch import Tensor
@@ -38,9 +37,12 @@ from training import ROOT, asked_of, duration, marks, positive, seed, train
 
 import datamodules
 import gans
+from callbacks.pictures.curves import curves
 from callbacks.pictures.images import labelled, to_uint8, write_png
 from callbacks.scores.classifier import SmallClassifier, classifier_of
+from callbacks.scores.collect import Collected
 from callbacks.scores.distances import ClassSums, Moments, frechet_distance
+from callbacks.scores.metrics import ClassAccuracy
 from gans.parts.precision import native_precision
 from gans.training.module import GANModule
 from gans.training.noise import Sampler
@@ -109,14 +111,11 @@ def draw(model: GANModule) -> tuple[Tensor, Tensor | None]:
     torch.manual_seed(0)
     images, asked = [], []
     for _ in range(0, COUNT, 500):
-        if isinstance(model, gans.InfoGAN):
-            noise = model.noise(500)
-            images.append(to_uint8(model.sample_from(noise)))
-            asked.append(noise[:, : model.categories].argmax(1))
-        else:  # as the callback that scores does
-            classes = torch.arange(500) % max(1, model.num_classes)
-            images.append(to_uint8(model.generate((torch.zeros(500, *model.image_shape), classes))))
-            asked += [classes] if model.num_classes else []
+        classes = torch.arange(500) % max(1, model.num_classes)
+        # As the callback that scores does.
+        drawn, wanted = model.generate_asked((torch.zeros(500, *model.image_shape), classes))
+        images.append(to_uint8(drawn))
+        asked += [] if wanted is None else [wanted]
     return torch.cat(images), torch.cat(asked) if asked else None
 
 
@@ -132,15 +131,7 @@ def look(images: Tensor, classifier: SmallClassifier) -> tuple[Moments, ClassSum
     return moments, sums, torch.cat(classes)
 
 
-def agreement(classes: Tensor, asked: Tensor, by_majority: bool) -> float:
-    """Share of images of the class asked for; by majority, a code asks for the class most of its images are of."""
-    counts = torch.zeros(int(asked.max()) + 1, int(classes.max()) + 1, dtype=torch.long)
-    counts.index_put_((asked, classes), torch.ones_like(classes), accumulate=True)
-    right = counts.amax(1).sum() if by_majority else counts.diagonal().sum()
-    return 100 * right.item() / len(classes)
-
-
-def row_of(images: Tensor, asked: Tensor | None, classifier: SmallClassifier, real: Moments, majority: bool) -> dict:
+def row_of(images: Tensor, asked: Tensor | None, classifier: SmallClassifier, real: Moments, coded: bool) -> dict:
     """The columns that depend on the images alone."""
     moments, sums, classes = look(images, classifier)
     shares = 100 * classes.bincount(minlength=classifier.head.out_features) / len(classes)
@@ -151,7 +142,8 @@ def row_of(images: Tensor, asked: Tensor | None, classifier: SmallClassifier, re
         "most %": shares.max().item(),
     }
     if asked is not None:
-        row["asked %"] = agreement(classes, asked, majority)
+        both = Collected(len(classes), asked=torch.stack([asked, classes]), coded=coded)
+        row["asked %"] = 100 * float(ClassAccuracy().compute(None, both))
     return row
 
 
@@ -161,14 +153,14 @@ def rows_of(run: Path, classifier: SmallClassifier, real: Moments) -> list[dict[
     if kept.exists():
         return yaml.safe_load(kept.read_text())
     model, untrained = load(run)
-    majority = isinstance(model, gans.InfoGAN)
-    before = row_of(*draw(untrained), classifier, real, majority)["frechet"]
+    coded = model.asks == "code"
+    before = row_of(*draw(untrained), classifier, real, coded)["frechet"]
     network = model.generator if model.averaged_generator is None else model.averaged_generator
     rows = []
     for mark in marks(run):
         network.load_state_dict(mark.pop("generator"))
         images, asked = draw(model)
-        rows.append(mark | row_of(images, asked, classifier, real, majority) | {"untrained": before})
+        rows.append(mark | row_of(images, asked, classifier, real, coded) | {"untrained": before})
     write_png(strip(images), run / "scored.png")
     kept.write_text(yaml.safe_dump(rows))
     return rows
@@ -240,7 +232,7 @@ class Judge:
             classifier = classifier_of(at_32, Path("~/.cache/gan-lab").expanduser())
             test, labels = map(torch.cat, zip(*at_size.val_dataloader(), strict=True))
             real = look(test, classifier)[0]
-            row = row_of(test, labels, classifier, real, majority=False)
+            row = row_of(test, labels, classifier, real, coded=False)
             print(f"test images of {Path(folder).name}, {size} px: {row['asked %']:.1f} % classified right", flush=True)
             self.known[cls, folder, size] = classifier, real, test
         return *self.known[cls, folder, size], Path(folder).name if cls is datamodules.ImageFolder else cls.__name__
