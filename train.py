@@ -283,7 +283,10 @@ class CLI(LightningCLI):
     def predict(self, model: GANModule, ckpt_path: str, **kwargs: Any) -> None:
         """Write images: translations of a folder's, or those of the model's own predict_dataloader."""
         assert self.checkpoint is not None
-        choose_direction(model, self.datamodule, direction_of(self.checkpoint, checkpoints.read(self.checkpoint)))
+        trained = None  # which is looked for only where it matters
+        if self.datamodule.direction is not None:
+            trained = direction_of(self.checkpoint, checkpoints.read(self.checkpoint))
+        choose_direction(model, self.datamodule, trained)
         loader = self.datamodule.predict_dataloader() if isinstance(model, Translator) else model.predict_dataloader()
         self.trainer.predict(model, loader, ckpt_path=ckpt_path, weights_only=True, return_predictions=False)
         say(f"images           {self.run.folder}/images")

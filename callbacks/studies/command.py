@@ -27,10 +27,9 @@ from callbacks.studies.found import scored_in
 from callbacks.studies.runner import Planned, Study
 from callbacks.studies.search import Bayesian, Search
 from callbacks.studies.sweep import SEED, Sweep, read_sweep
-from callbacks.studies.trial import attempt, pace
+from callbacks.studies.trial import Limits, attempt, pace
 
 Draw = Callable[[Path, int], Tensor | None]
-Limits = tuple[float, float, float]
 Check = Callable[[list[str], str, str], str | Limits]
 MAX_RUNS = 200
 GOALS: dict[str, Mode] = {"minimize": "min", "maximize": "max"}

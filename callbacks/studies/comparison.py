@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.scores.history import Mode, mode_of
-from callbacks.studies.found import SEEDS, Found, Moment, labels, read, runs_in
+from callbacks.studies.found import SEED, Found, Moment, labels, read, runs_in
 
 # A setting is better than another if a run of the one beats a run of the other so often, and by the bootstrap more than
 # every second time for sure (Bouthillier et al. 2021, arXiv 2103.03098, section 4 and appendix C: 0.75, 95 %).
@@ -183,7 +183,7 @@ def comparison(folders: list[Path], axes: Sequence[str] = (), metric: str = "", 
     tied = tuple(
         key
         for key in differing
-        if key not in SEEDS and not any(key == axis or key.startswith(f"{axis}.") for axis in chosen)
+        if key != SEED and not any(key == axis or key.startswith(f"{axis}.") for axis in chosen)
     )
     found = Comparison(tuple(chosen), tuple(groups), monitor, best, tuple(columns), protocols, tied)
 
@@ -202,7 +202,7 @@ def refining(runs: list[Found]) -> list[str]:
     kept: list[str] = []
     parts = 1
     for key in sorted(keys_of(runs), key=lambda key: (key.count("."), key.endswith("_optimizer"))):
-        if key in SEEDS:
+        if key == SEED:
             continue
         finer = len({tuple(str(run.settings.get(name)) for name in (*kept, key)) for run in runs})
         if finer > parts:

@@ -11,10 +11,11 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.compute import FILE as COST
 from callbacks.runs.find import read_config
 from callbacks.scores.history import Mode, history_in
 
-SEEDS = ("seed_everything",)
+SEED = "seed_everything"
 # Where a run stands and what it shows, and not what it does.
 OUTWARD = (
     "trainer.logger",
@@ -25,7 +26,6 @@ OUTWARD = (
     "name",
     "ckpt_path",
 )
-MONEY = "compute.json"
 STATE = "study.json"  # how the runs of a study stand, beside their folders
 
 
@@ -65,10 +65,6 @@ class Found:
     cost: dict[str, float]
     asked: dict[str, Any] = field(default_factory=dict)
     status: str = ""
-
-    @property
-    def seed(self) -> Any:
-        return next((self.settings[name] for name in SEEDS if name in self.settings), None)
 
     def of(self, axis: str) -> Any:
         """The value of a setting: a class by its name, or together with its arguments, where it has any."""
@@ -128,7 +124,7 @@ def read(folder: Path) -> Found:
         moment.scores |= entry["scores"]
         moment.protocols |= dict.fromkeys(entry["scores"], entry.get("protocol", {}))
     speeds = [value for _, value in curves.get("speed/images_per_second", [])]
-    cost = _numbers(folder / MONEY)
+    cost = _numbers(folder / COST)
     last = max((step for step in seconds if seconds[step] and step in images), default=None)
     if speeds:
         cost["images/s"] = median(speeds)
@@ -144,9 +140,11 @@ def read(folder: Path) -> Found:
 def scored_in(folder: Path) -> tuple[list[dict[str, Any]], str, Mode] | None:
     """All that was scored in a run's folder, the score that chose its best checkpoint, and its mode; None: nothing."""
     files = [folder / "quality.json", folder / "scores.json"]  # the first one's first chooses, see BestCheckpoint
-    found = [history for file in files if (history := history_in(file)) is not None]
+    found = []
     for file in files:
-        if file.is_file() and history_in(file) is None:
+        if (history := history_in(file)) is not None:
+            found.append(history)
+        elif file.is_file():
             rank_zero_warn(f"{file} is damaged: its scores are left out")
     if not found:
         return None
@@ -170,7 +168,7 @@ def asked_of(folder: Path) -> tuple[dict[str, Any], str]:
     try:
         runs = json.loads((folder.parent / STATE).read_bytes())["runs"]
         run = next(run for run in runs if run["name"] == folder.name)
-        return {key: value for key, value in run["settings"].items() if key not in SEEDS}, run.get("status", "")
+        return {key: value for key, value in run["settings"].items() if key != SEED}, run.get("status", "")
     except (OSError, ValueError, TypeError, KeyError, StopIteration, AttributeError):
         return {}, ""
 

@@ -271,6 +271,8 @@ class Study:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 500))
                 bar.n = int(file.read().splitlines()[-1].split(b",")[0])
             bar.refresh()
+        if not self.sweep.early_terminate:
+            return
         history = scored_in(self.folder / planned.name)
         if history and search.hopeless(planned.settings, *history):
             planned.status = "stopped early"

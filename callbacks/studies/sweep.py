@@ -16,9 +16,8 @@ from typing import Any
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.command_line.config_files import settings_of
-from callbacks.studies.found import brief, labels
+from callbacks.studies.found import SEED, brief, labels
 
-SEED = "seed_everything"
 METHODS = ("grid", "random", "bayes")
 HYPERBAND = {"min_iter": 1, "eta": 2}  # and the least of each
 OWN = ("run_dir", "name", "ckpt_path")  # what a study says itself of each run

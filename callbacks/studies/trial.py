@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.budget import Budget
 
+Limits = tuple[float, float, float]  # of a run, in steps, images and minutes, or seconds of each
 LONG = 60.0  # seconds that a trial of the pace may take
 STEPS = 3, 30  # steps that are not timed, and how many are at most
 SECONDS = 5.0  # and for how long
@@ -54,7 +55,7 @@ class Pace(Callback):
         trainer.should_stop = True
 
 
-def limits_of(trainer: Trainer) -> tuple[float, float, float]:
+def limits_of(trainer: Trainer) -> Limits:
     """After how many steps, images and minutes a run ends; those that are not set are infinite.
 
     Raises:
@@ -70,7 +71,7 @@ def limits_of(trainer: Trainer) -> tuple[float, float, float]:
 
 def attempt(
     run: Callable[[list[str]], Any], words: list[str], metric: str = "", goal: str = "", seconds: float | None = None
-) -> str | tuple[float, float, float]:
+) -> str | Limits:
     """What a run says is wrong, in a process of its own; if nothing is, after what it ends, see ``limits_of``.
 
     Args:
@@ -116,7 +117,7 @@ def _quietly(
         sys.exit(f"error: {error}")
 
 
-def pace(run: Callable[[list[str]], Any], words: list[str]) -> tuple[float, float, float] | None:
+def pace(run: Callable[[list[str]], Any], words: list[str]) -> Limits | None:
     """Seconds of a run's step, image and minute, without what it scores; None where that is not to be known."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder, "pace.json")
