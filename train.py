@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import callbacks
 import datamodules
 import gans
+from callbacks.budget import since_start
 from callbacks.command_line import switches
 from callbacks.command_line.annotations import defaults_of, judge
 from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, listed, named
@@ -50,7 +51,6 @@ SIGNALS = callbacks.Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
 CALLBACKS: dict[str, type[Callback]] = {  # EMA before whatever looks at what it averages, the last checkpoint last
-    "budget": callbacks.Budget,
     "ema": callbacks.EMA,
     "samples": callbacks.Samples,
     "views": callbacks.Views,
@@ -58,6 +58,7 @@ CALLBACKS: dict[str, type[Callback]] = {  # EMA before whatever looks at what it
     "quality": callbacks.Quality,
     "health": callbacks.Health,
     "neighbors": callbacks.Neighbors,
+    "budget": callbacks.Budget,
     "best": callbacks.BestCheckpoint,
     "last": callbacks.LastCheckpoint,
 }
@@ -265,6 +266,7 @@ class CLI(LightningCLI):
         timed = any(isinstance(callback, Timer | EarlyStopping) for callback in self.trainer.callbacks)
         if self.trainer.max_steps == -1 == self.trainer.max_epochs and not timed:
             say("training has no end until it is stopped: --trainer.max_steps gives it one")
+        callbacks.Budget.before_fit = since_start()
         try:
             self.trainer.fit(model, **kwargs | {"weights_only": True})
         except SIGTERMException:

@@ -43,6 +43,7 @@ class LastCheckpoint(Checkpoint):
         self._step = 0
         self._written = 0  # at this step
         self._time = 0.0  # of the last write
+        self._asked = False  # to write after the next update
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._path = Path(trainer.strategy.broadcast(str(folder_of(trainer)))) / "checkpoints" / "last.ckpt"
@@ -54,8 +55,13 @@ class LastCheckpoint(Checkpoint):
         if step == self._step:
             return
         self._step = step
-        if step % self.every_n_steps == 0 or self._is_late(trainer):
+        if step % self.every_n_steps == 0 or self._asked or self._is_late(trainer):
+            self._asked = False
             self._write(trainer)
+
+    def rehearse(self, *_: Any) -> None:
+        """See Budget; written when the other callbacks are done with the batch."""
+        self._asked = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking

@@ -91,6 +91,11 @@ class Health(Callback):
         if self.every_n_steps and step % self.every_n_steps == 0:
             self._check(trainer, pl_module)
 
+    def rehearse(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See Budget: a check takes time, although none comes at the end."""
+        if self._recent is not None and trainer.global_step % self.every_n_steps:
+            self._check(trainer, pl_module)
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # The one place that every checkpoint passes on every rank before its file is opened.
         finite = all_finite(checkpoint["state_dict"].values())

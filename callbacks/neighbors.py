@@ -79,6 +79,8 @@ class Neighbors(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module)
 
+    rehearse = on_train_end  # see Budget
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:  # not in the middle of training
             self._draw(trainer, pl_module)

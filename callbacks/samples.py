@@ -91,6 +91,8 @@ class Samples(Callback):
         else:
             self._draw(trainer, pl_module)
 
+    rehearse = on_train_end  # see Budget
+
     def _missing(self, module: Any) -> int:
         return self.count - sum(len(module.real(batch)) for batch in self._batches)
 

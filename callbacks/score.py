@@ -95,6 +95,7 @@ class Score(Callback):
         # A loader, Lightning's loop, and its number of batches before.
         self._restricted: tuple[Any, Any, int | float] | None = None
         self._timed = self._estimated = False
+        self.seconds_at_least = 0.0  # of a validation, on a CPU
 
     @property
     def directions(self) -> dict[str, Mode]:
@@ -155,7 +156,10 @@ class Score(Callback):
         if real and trainer.is_global_zero:
             name = self._reference_name(trainer)
             file = self._cache_file(name)
-            self._estimate(seconds, 0 if file and file.exists() else real, trainer)
+            new = 0 if file and file.exists() else real
+            if trainer.strategy.root_device.type == "cpu":
+                self.seconds_at_least = seconds * (self.num_images + new) / trainer.world_size
+            self._estimate(seconds, new, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.directions:

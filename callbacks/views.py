@@ -50,6 +50,8 @@ class Views(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._draw(trainer, pl_module, f"_step_{trainer.global_step:07d}")
 
+    rehearse = on_train_end  # see Budget
+
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = self._drawn = -1
         self._draw(trainer, pl_module, "")

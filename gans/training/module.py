@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from gans.parts.precision import autocast_cache, uncompiled
 from gans.training.batches import check_images, check_kind, check_labels, check_updates, images_of
-from gans.training.optimizers import Adam
+from gans.training.optimizers import Adam, LinearDecay
+from gans.training.progress import progress
 from gans.training.ranks import DataParallel
 from gans.training.resume import Resumable
 from gans.training.speed import any_order, compile_networks, single
@@ -190,7 +191,10 @@ class GANModule(Resumable, Updates, ABC):
         self._critic_run, self._critic_done = 0, False
         for name in others:
             logs |= self.update(self.updates[name], getattr(self, name), batches, counted=name == others[-1])
+        share = progress(self.trainer, self.spent)
         for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, LinearDecay):
+                config.scheduler.share = share
             config.scheduler.step()  # type: ignore[call-arg]
         every = self.trainer.log_every_n_steps
         if every and self.global_step % every == 0:
@@ -215,6 +219,9 @@ class GANModule(Resumable, Updates, ABC):
     def on_train_start(self) -> None:
         check_updates(self)
         self.go_on()
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, LinearDecay) and config.scheduler.in_shares:
+                config.scheduler.go_on_at(progress(self.trainer, self.spent))
         self._logged = self.images_seen, time.perf_counter()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

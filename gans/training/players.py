@@ -13,12 +13,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from gans.training.checkpoints import is_plain, name_of
+from gans.training.optimizers import LinearDecay
+from gans.training.progress import check_end
 
 
 class Players(LightningModule):
     """What of a GANModule has to do with optimizers. A player is a network that some update trains."""
 
     updates: dict[str, tuple[str, ...]]
+    spent: float | None = None
+    """Share of the images or of the time that a run may take, if somebody limits them and keeps this up to date."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,8 +35,11 @@ class Players(LightningModule):
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         self._built = {}
-        optimizers, schedulers = zip(*map(self.build_optimizer, self.players), strict=True)
-        return list(optimizers), [scheduler for of_player in schedulers for scheduler in of_player]
+        optimizers, of_players = zip(*map(self.build_optimizer, self.players), strict=True)
+        schedulers = [scheduler for of_player in of_players for scheduler in of_player]
+        if self._trainer is not None and any(isinstance(s, LinearDecay) and s.in_shares for s in schedulers):
+            check_end(self.trainer, self.spent)
+        return list(optimizers), schedulers
 
     def optimizer_of(self, player: str) -> Any:
         """Lightning's wrapper of a player's optimizer, whose step the trainer counts."""

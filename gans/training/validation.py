@@ -1,6 +1,7 @@
 """When Lightning validates: counted in generator updates, once at the end, and made up where a run was interrupted."""
 
 import sys
+from typing import Any
 
 from lightning.pytorch import LightningModule
 
@@ -35,6 +36,17 @@ class Validated(LightningModule):
         last = updates and trainer.global_step == trainer.max_steps and self.validates_last
         self.validated = self.validated and not updates
         self.validation_due = (due or last) and trainer.enable_validation
+
+    def validate_soon(self) -> None:
+        """Validate after this batch, whatever is said of when; called when the batch ends."""
+        loop = self.trainer.fit_loop.epoch_loop
+
+        def asked(_: Any) -> bool:
+            del loop._should_check_val_fx
+            return True
+
+        self.validation_due = True
+        loop._should_check_val_fx = asked  # type: ignore[assignment,method-assign]
 
     def _validates_in_steps(self) -> bool:
         trainer = self.trainer
