@@ -33,6 +33,7 @@ from callbacks.command_line.mistakes import STUDIES, SUBCOMMANDS
 from callbacks.command_line.parsing import Parser
 from callbacks.runs.find import compare, config_of, direction_of, find_checkpoint, with_settings_of_run
 from callbacks.runs.folder import Run, place
+from callbacks.runs.images import Images
 from callbacks.runs.record import record, say, stop, summarise, title_of
 from callbacks.runs.secrets import masked
 from callbacks.runs.wandb import wandb_logger
@@ -50,23 +51,11 @@ from gans.training.translation import Translator, choose_direction
 SIGNALS = callbacks.Signals()
 WANDB = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "gan-lab"}}
 OF_DATA = ("image_shape", "num_classes", "domains", "scale")  # what the data tells the model
-CALLBACKS: dict[str, type[Callback]] = {  # EMA before whatever looks at what it averages, the last checkpoint last
-    "ema": callbacks.EMA,
-    "samples": callbacks.Samples,
-    "views": callbacks.Views,
-    "score": callbacks.Score,
-    "quality": callbacks.Quality,
-    "health": callbacks.Health,
-    "neighbors": callbacks.Neighbors,
-    "budget": callbacks.Budget,
-    "best": callbacks.BestCheckpoint,
-    "last": callbacks.LastCheckpoint,
-}
 # Where the numbers of each part of the settings have their ranges.
 RANGES: dict[str, Any] = {
     "trainer": switches.RANGES,
     "": {"seed_everything": Annotated[int, "[0, 4294967295]"]},
-} | CALLBACKS
+} | callbacks.SECTIONS
 
 
 # What a run folder may name; whatever else it names is refused.
@@ -123,9 +112,9 @@ class CLI(LightningCLI):
         return {name: known[name] for name in sys.argv[1:2] if name in known} or {"fit": known["fit"]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for key in ("--run_dir", "--name"):  # see OF_RUN in help.py
+        for key in ("--run_dir", "--name", "--predict_format", "--predict_zip"):  # see OF_RUN in help.py
             parser.add_argument(key, type=str | None, default=None)
-        for key, callback in CALLBACKS.items():
+        for key, callback in callbacks.SECTIONS.items():
             parser.add_lightning_class_args(callback, key)
         parser.link_arguments(
             "data", "model.init_args.image_shape", compute_fn=self._shape_for_model, apply_on="instantiate"
@@ -147,6 +136,7 @@ class CLI(LightningCLI):
             config.trainer.val_check_interval = 1.0  # and not after so many updates
         switches.check_switches(config.trainer)
         CLI.asked = switches.asked(config.trainer)
+        self.images = Images(str(self.subcommand), config, self.typed)
         defaults = defaults_of(pkgutil.resolve_name(config.model.class_path))
         for key in OF_DATA:
             given = (config.model.get("init_args") or {}).get(key)
@@ -170,8 +160,6 @@ class CLI(LightningCLI):
         elif config.ckpt_path is not None and not Path(config.run_dir).exists():
             say(f"{config.run_dir} is not there to go on from: training begins anew")
         config.ckpt_path = self.checkpoint and str(self.checkpoint)
-        title = config.name or title_of(masked(self.typed))
-        self.place = place(str(self.subcommand), self.checkpoint, config.run_dir, self.group, title)
         native, precision = native_precision(config.trainer.accelerator), config.trainer.precision
         if "Precision" in str(config.trainer.plugins):  # which chooses
             pass
@@ -186,6 +174,12 @@ class CLI(LightningCLI):
             config.trainer.logger = False
         yaml.SafeDumper.add_multi_representer(enum.Enum, lambda dumper, value: dumper.represent_data(value.value))
         self.record = record(yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False)))
+        if self.subcommand == "predict" and self.checkpoint is not None:
+            self.images.look(self.record, self.checkpoint, config.run_dir, self.group)
+        title = config.name or title_of(masked(self.typed))
+        made = self.images.unfinished
+        begun = None if made is None else (made, False, False)
+        self.place = begun or place(str(self.subcommand), self.checkpoint, config.run_dir, self.group, title)
         path = config_of(self.checkpoint) if self.checkpoint is not None and self.subcommand == "fit" else None
         if path is not None:
             compare(path, settings_in(yaml.safe_dump(self.record)), self.place[0], self.place[2])
@@ -208,6 +202,7 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if self.subcommand != "predict":
             check_kind(self.model, self.datamodule, fitting(self.model.takes))
+        self.images.check_source(isinstance(self.model, Translator), self.datamodule)
         # A run that begins from another one's checkpoint in a folder of its own may do so on other images.
         self.datamodule.other_data = self.checkpoint is not None and not self.place[2]
 
@@ -230,7 +225,7 @@ class CLI(LightningCLI):
             self.run,
             callbacks.Compute(),
             *given,
-            callbacks.ImageWriter(),
+            self.images.writer,
         ]
         if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
             trainer.callbacks.append(callbacks.Progress())
@@ -260,6 +255,7 @@ class CLI(LightningCLI):
             super()._run_subcommand(subcommand)
         finally:
             self.run.close()
+        self.images.after_training(run, self.run.folder, isinstance(self.model, Translator), self)
 
     def fit(self, model: GANModule, **kwargs: Any) -> None:
         """Train; say where everything is, also when stopped."""
@@ -285,13 +281,16 @@ class CLI(LightningCLI):
     def predict(self, model: GANModule, ckpt_path: str, **kwargs: Any) -> None:
         """Write images: translations of a folder's, or those of the model's own predict_dataloader."""
         assert self.checkpoint is not None
+        if self.images.made:
+            return say(f"{self.images.zip} is there already, by the same checkpoint and settings")
         trained = None  # which is looked for only where it matters
         if self.datamodule.direction is not None:
             trained = direction_of(self.checkpoint, checkpoints.read(self.checkpoint))
         choose_direction(model, self.datamodule, trained)
         loader = self.datamodule.predict_dataloader() if isinstance(model, Translator) else model.predict_dataloader()
+        loader = self.images.left(model, loader, self.trainer)
         self.trainer.predict(model, loader, ckpt_path=ckpt_path, weights_only=True, return_predictions=False)
-        say(f"images           {self.run.folder}/images")
+        self.images.say(self.run.folder)
 
     @property
     def group(self) -> str:
@@ -302,7 +301,7 @@ class CLI(LightningCLI):
 
 def run(words: list[str], only_builds: bool = False) -> "CLI | None":
     """A command line as if it had been typed."""
-    sys.argv[1:], CLI.only_builds = words, only_builds
+    sys.argv[1:], CLI.only_builds, CLI.built = words, only_builds, False
     return main()
 
 

@@ -1,22 +1,18 @@
-"""Pictures: a grid of samples through training, and the images that ``predict`` writes."""
+"""Pictures: a grid of samples through training."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
 from callbacks.command_line.annotations import check_ranges
-from callbacks.pictures.images import folder_of, grid, plain, show, to_uint8, try_png, validation_batches, write_png
+from callbacks.pictures.images import folder_of, grid, plain, show, try_png, validation_batches
 from callbacks.pictures.randomness import isolated_rng
-from callbacks.runs.files import reason
 
 
 class Samples(Callback):
@@ -126,60 +122,3 @@ class Samples(Callback):
         height, width = (max(part.shape[side] for part in parts) for side in (-2, -1))
         padded = [pad(p, (0, width - p.shape[-1], 0, height - p.shape[-2]), value=1.0) for p in parts]
         return torch.cat(padded)[: self.count]
-
-
-class ImageWriter(BasePredictionWriter):
-    """Write the images that ``predict`` makes: one PNG each, named by number, and ``grid.png`` of the first ones.
-
-    What they are of, if ``module.predict_labels(batch)`` says so, stands behind the number, as in ``00007_dog.png``.
-    Images that come with names (a dictionary from name to image) are written under these, without a grid.
-
-    Args:
-        columns: Images in a row of the grid, which is square.
-    """
-
-    def __init__(self, columns: int = 8) -> None:
-        super().__init__(write_interval="batch")
-        self.columns = columns
-        self.folder: Path | None = None
-        self._first: list[Tensor] = []
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.folder = Path(trainer.strategy.broadcast(str(folder_of(trainer)))) / "images"
-
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Tensor | dict[str, Tensor],
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        if isinstance(prediction, dict):
-            for name, image in prediction.items():
-                self._write(to_uint8(image), name)
-            return
-        assert batch_indices is not None
-        labels = pl_module.predict_labels(batch) if hasattr(pl_module, "predict_labels") else []
-        words = [re.sub(r"[^\w.-]+", "_", f"_{label}") for label in labels] or [""] * len(prediction)
-        for number, word, image in zip(batch_indices, words, to_uint8(prediction).cpu(), strict=True):
-            self._write(image, f"{number:05d}{word}")
-        if sum(map(len, self._first)) < self.columns**2:
-            self._first.append(prediction.cpu())
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and self._first:
-            self._write(grid(torch.cat(self._first)[: self.columns**2], self.columns), "grid")
-
-    def _write(self, image: Tensor, name: str) -> None:
-        assert self.folder is not None
-        path = self.folder / f"{name}.png"
-        try:
-            write_png(image, path)
-        except OSError as error:
-            raise MisconfigurationException(
-                f"the image {path} cannot be written ({reason(error)}): make room there, or give a folder that can be "
-                "written to with --run_dir"
-            ) from error

@@ -51,6 +51,16 @@ class UnpairedFolder(SplitFolders):
         """The folders of A and B that are there, for "train" and, if any, "val" and "test"."""
         return domains_among(folders_in(self.data_dir))
 
+    @property
+    def source_folder(self) -> Path:
+        """The folder of the training images that are translated."""
+        return self._folder("train")[self.direction == "BtoA"]
+
+    @property
+    def target_folder(self) -> Path:
+        """The folder of those that they are to look like."""
+        return self._folder("train")[self.direction == "AtoB"]
+
     def splits(self) -> set[str]:
         return {f"{split}_{domain}" for split in ("train", self.val_split) for domain in "ab"}
 

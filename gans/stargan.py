@@ -234,6 +234,9 @@ class StarGAN(AnyLoss, Translator):
             for i in range(len(self.domains))
         ]
 
+    def predict_names(self, name: str) -> list[str]:
+        return [f"{name}_{domain}" for domain in self.domains if domain in self.predict_domains]
+
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Translations (C, H, W) of one image (C, H, W) by its name and that of the domain.
 

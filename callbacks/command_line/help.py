@@ -40,6 +40,7 @@ From a checkpoint, with the settings of the run that wrote it:
   python train.py validate --ckpt_path=RUN/checkpoints/best.ckpt            (prints the scores; so does test)
   python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --model.predict_images=1000
   python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
+  python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --predict_format=jpg --predict_zip=images.zip
 
 Many runs, and runs side by side:
 
@@ -67,6 +68,9 @@ OF_RUN = {
     "--run_dir.",
     "run_dir=FOLDER": "Folder that keeps everything of this run; by default runs/GAN-DATA/DATE-TIME-NAME.",
     "name=NAME": "Name of this run; by default its configuration files and the settings typed beside them.",
+    "predict_format=png": "What predict writes: png, jpg or jpeg.",
+    "predict_zip=FILE": "Zip file for the images that predict writes, in place of a folder; with one of the two a "
+    "training ends with such images, of its best checkpoint.",
     "seed_everything=0": "Seed of all random numbers; true draws one.",
 }
 KINDS = {

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from callbacks.runs.files import unwritten, whole
 
+FORMATS = "png", "jpg", "jpeg"  # that images are written in
 _folders: WeakKeyDictionary[Trainer, Path] = WeakKeyDictionary()  # of trainers without a logger
 
 
@@ -24,12 +25,17 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def write_png(image: Tensor, path: str | Path) -> None:
-    """Write one uint8 image (C, H, W), grey or RGB, to ``path``; the file appears whole or not at all."""
-    from torchvision.io import encode_png
+def write_image(image: Tensor, path: str | Path) -> None:
+    """Write one uint8 image (C, H, W), grey or RGB; the file appears whole or not at all.
 
+    It is a PNG file or, if that is how the path ends, a JPEG file of quality 95.
+    """
+    from torchvision.io import encode_jpeg, encode_png
+
+    image, is_jpeg = image.cpu().contiguous(), Path(path).suffix.lower() in (".jpg", ".jpeg")
+    encoded = encode_jpeg(image, quality=95) if is_jpeg else encode_png(image)
     with whole(path) as partial:
-        partial.write_bytes(encode_png(image.cpu().contiguous()).numpy().tobytes())
+        partial.write_bytes(encoded.numpy().tobytes())
 
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
@@ -87,9 +93,9 @@ def step_of(trainer: Trainer, module: LightningModule) -> int:
 
 
 def try_png(image: Tensor, path: Path) -> bool:
-    """``write_png`` for pictures that training can do without; whether the file could be written."""
+    """``write_image`` for pictures that training can do without; whether the file could be written."""
     try:
-        write_png(image, path)
+        write_image(image, path)
     except OSError as error:
         unwritten("picture", path, error)
         return False

@@ -19,6 +19,7 @@ SECTIONS = {"trainer": Trainer, "score": Score, "quality": Quality, "neighbors":
 OF_TRAINER = ("precision", "limit_val_batches", "limit_test_batches", "limit_predict_batches")
 ONLY_OF_TRAINING = (
     *("budget", "samples", "ema", "health", "last", "best", "ckpt_path", "run_dir", "name", "weights_only"),
+    *("predict_format", "predict_zip"),  # a stranger's folder does not say what is written over
     *("optimizer", "lr_scheduler"),
 )
 

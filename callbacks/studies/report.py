@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from callbacks.pictures.curves import colour_of, curves
-from callbacks.pictures.images import grid, labelled, write_png
+from callbacks.pictures.images import grid, labelled, write_image
 from callbacks.runs.files import whole
 from callbacks.studies.comparison import RULE, Comparison, Group
 
@@ -56,7 +56,7 @@ def write(found: Comparison, folder: Path, title: str, draw: Callable[[Path, int
     if (samples := samples_of(found, draw)) is not None:
         pictures["samples.png"] = samples
     for name, picture in pictures.items():
-        write_png(picture, folder / name)
+        write_image(picture, folder / name)
         written.append(folder / name)
     keep("compare.html", page(found, title, folder / "samples.png" if samples is not None else None))
     return written

@@ -156,6 +156,7 @@ class NamedPictures(Dataset):
         self.background = background
         names = by_name(paths, lambda path: path.relative_to(folder).with_suffix(""), "have results of one name")
         self.pictures = [(name.as_posix(), path) for name, path in names.items()]
+        self.names = [name for name, _ in self.pictures]
 
     def __len__(self) -> int:
         return len(self.pictures)

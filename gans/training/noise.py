@@ -1,5 +1,6 @@
 """What the papers that turn noise into images share."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -167,7 +168,9 @@ class Sampler(GANModule):
         return self.sample_from(noise.flatten(0, 1), labels).unflatten(0, (rows, columns))
 
     def predict_dataloader(self) -> DataLoader:
-        return DataLoader(range(self.predict_images), batch_size=64)  # type: ignore[arg-type]
+        """Batches of the numbers of images, (N,) each; one is never divided, since it is what is seeded."""
+        batches: Any = list(torch.arange(self.predict_images).split(64))
+        return DataLoader(batches, collate_fn=lambda items: items[0])
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Images for the image numbers in the batch: of the class asked for, or of every class in turn."""
@@ -177,6 +180,15 @@ class Sampler(GANModule):
     def predict_labels(self, batch: Tensor) -> list[str]:
         """What the images of ``predict_step`` are of, in a word each; nothing for a GAN without classes."""
         return [self.class_name(number) for number in self._predicted(batch)]
+
+    def predict_names(self, batch: Tensor) -> list[str]:
+        """What files of the images of ``predict_step`` are called: their numbers and, behind them, their labels."""
+        labels = self.predict_labels(batch) or [""] * len(batch)
+        words = [re.sub(r"[^\w.-]+", "_", f"_{label}") if label else "" for label in labels]
+        return [f"{number:05d}{word}" for number, word in zip(batch.tolist(), words, strict=True)]
+
+    def predict_place(self, batch: Tensor) -> int:
+        return int(batch[0])
 
     def _predicted(self, batch: Tensor) -> list[int]:
         """The classes of the images with these numbers."""

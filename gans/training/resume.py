@@ -72,7 +72,16 @@ class Resumable(Loadable, Players, Validated):
         seed_from(self.device, self._seed, self.global_rank, self.trainer.world_size, self.images_seen)
 
     def on_predict_start(self) -> None:
-        torch.manual_seed(torch.initial_seed() + self.global_rank)
+        given = seed_of_user()
+        self._seed = self.trainer.strategy.broadcast(torch.initial_seed()) if given is None else given
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        seed_from(self.device, self._seed, self.predict_place(batch))
+
+    def predict_place(self, batch: Any) -> int:
+        """A number that the random numbers of a batch to predict follow from, whichever rank makes it, and when."""
+        loop = self.trainer.predict_loop.batch_progress.current
+        return loop.ready * self.trainer.world_size + self.global_rank
 
     # Before and after training
 

@@ -38,7 +38,7 @@ from training import ROOT, asked_of, duration, marks, positive, seed, train
 import datamodules
 import gans
 from callbacks.pictures.curves import curves
-from callbacks.pictures.images import labelled, to_uint8, write_png
+from callbacks.pictures.images import labelled, to_uint8, write_image
 from callbacks.scores.classifier import SmallClassifier, classifier_of
 from callbacks.scores.collect import Collected
 from callbacks.scores.distances import ClassSums, Moments, frechet_distance
@@ -161,7 +161,7 @@ def rows_of(run: Path, classifier: SmallClassifier, real: Moments) -> list[dict[
         network.load_state_dict(mark.pop("generator"))
         images, asked = draw(model)
         rows.append(mark | row_of(images, asked, classifier, real, coded) | {"untrained": before})
-    write_png(strip(images), run / "scored.png")
+    write_image(strip(images), run / "scored.png")
     kept.write_text(yaml.safe_dump(rows))
     return rows
 
@@ -293,10 +293,10 @@ def write(out: Path, seeds: list[int], scored: dict, data: dict[str, str], strip
             for seed, run in zip(seeds, runs, strict=False):
                 writer.writerows({"gan": name, "data": data[name], "seed": seed} | row for row in run)
     lines = {name: [[(row["images"], row["frechet"]) for row in run] for run in runs] for name, runs in scored.items()}
-    write_png(curves(lines, "images seen", "Frechet distance"), out / "curves.png")
+    write_image(curves(lines, "images seen", "Frechet distance"), out / "curves.png")
     height = max(len(picture[0]) for picture in strips.values())
     rows = [torch.nn.functional.pad(picture, (0, 0, 0, height - len(picture[0]))) for picture in strips.values()]
-    write_png(labelled(torch.cat(rows, 1), list(strips)), out / "samples.png")
+    write_image(labelled(torch.cat(rows, 1), list(strips)), out / "samples.png")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, pad
 from translates import data_of
 
 import gans
-from callbacks.pictures.images import grid, labelled, write_png
+from callbacks.pictures.images import grid, labelled, write_image
 from gans.training.noise import Sampler
 
 TILES, SIZE = 10, 64  # images in a row, and their size
@@ -71,7 +71,7 @@ def main() -> None:
             picture = grid(torch.cat([tiles_of(run) for run in runs]), TILES)
             columns.append(labelled(picture, names))
     height = max(column.shape[1] for column in columns)
-    write_png(torch.cat([pad(c, (0, 0, 0, height - c.shape[1]), value=255) for c in columns], 2), options.out)
+    write_image(torch.cat([pad(c, (0, 0, 0, height - c.shape[1]), value=255) for c in columns], 2), options.out)
     print(options.out)
 
 

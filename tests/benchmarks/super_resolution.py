@@ -25,7 +25,7 @@ from torchvision.utils import make_grid
 from training import positive
 
 import gans
-from callbacks.pictures.images import to_uint8, write_png
+from callbacks.pictures.images import to_uint8, write_image
 from callbacks.quality import compare
 from gans.training.checkpoints import read as read_checkpoint
 
@@ -116,7 +116,7 @@ def write_strips(names: Iterable[str], rows: Iterable[list[Tensor]], folder: Pat
     """A picture a name: its image of every row, side by side."""
     for name, *images in zip(names, *rows, strict=True):
         picture = make_grid(to_uint8(torch.cat(images)), nrow=len(images), pad_value=255)
-        write_png(picture, folder / f"{name}.png")
+        write_image(picture, folder / f"{name}.png")
     print(f"{folder}/*.png")
 
 

@@ -39,7 +39,7 @@ from training import ROOT, asked_of, duration, marks, positive, seed, train
 
 import datamodules
 import gans
-from callbacks.pictures.images import grid, to_uint8, write_png
+from callbacks.pictures.images import grid, to_uint8, write_image
 from callbacks.scores.classifier import classifier_of
 from gans.parts.precision import native_precision
 from gans.training.translation import CyclicTranslator, Translator
@@ -186,7 +186,7 @@ def as_domains(facades: Path, folder: Path) -> Path:
             path = folder / file.parent.name / domain / f"{file.stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                write_png(half, path)
+                write_image(half, path)
     return folder
 
 
@@ -228,7 +228,7 @@ def main() -> None:
                 print("| {} | {:,} | {:.1f} | {} | {:.4g} | {:.4g} | {:.3f} |".format(link, *row[1:]), flush=True)
             data = data_of(run)
             shown = models_of(run)[0].shown(next(batches(data, data.val_split)))[:SHOWN]
-            write_png(grid(shown.flatten(0, 1), shown.shape[1]), out / f"{name}.png")
+            write_image(grid(shown.flatten(0, 1), shown.shape[1]), out / f"{name}.png")
             with (out / "results.csv").open("w", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(["gan", "steps", "minutes", "figure", "trained", "beside", "ratio"])

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import MetricsFile, Score
-from callbacks.pictures.images import to_uint8, write_png
+from callbacks.pictures.images import to_uint8, write_image
 from callbacks.scores import Metric, score
 from callbacks.scores.collect import share
 from callbacks.scores.features import create
@@ -82,7 +82,7 @@ def test_two_sets_in_all_forms(tmp_path):
     sets = {name: to_uint8(images) / 127.5 - 1 for name, images in sets.items()}
     for name, images in sets.items():
         for number, image in enumerate(to_uint8(images)):
-            write_png(image, tmp_path / name / f"{number // 10}/{number:03d}.png")
+            write_image(image, tmp_path / name / f"{number // 10}/{number:03d}.png")
     (tmp_path / "real/notes.txt").write_text("no image")
     (tmp_path / "real/.hidden.png").write_text("no image")
     forms = [
@@ -199,7 +199,7 @@ def test_pixels_are_read_as_they_are(tmp_path):
     """Rounded as ``to_uint8`` does, and not resized."""
     images = pictures(12, size=8)
     for number, image in enumerate(to_uint8(images)):
-        write_png(image, tmp_path / f"{number}.png")
+        write_image(image, tmp_path / f"{number}.png")
     features = create("pixels", None)(to_uint8(images)).features
     assert score(tmp_path, images, ["frechet"], "pixels")["frechet_pixels"] == pytest.approx(0, abs=1e-6)
     assert features.shape == (12, 192)
