@@ -143,6 +143,8 @@ QUICK = [
     "--samples.count=1",
     "--views.columns=2",
     "--quality.metrics=[]",
+    "--predict_zip=null",
+    "--predict_format=null",
 ]
 BY_MODEL = {
     "SRGAN": ["--model.content=mse"],  # in place of VGG19, which is a download

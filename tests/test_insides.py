@@ -13,7 +13,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, Timer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import WandbLogger
@@ -42,6 +42,8 @@ LOOPS = {  # by the place under a trainer: who rests on it
     "fit_loop.epoch_loop._batches_that_stepped": "gans/training/validation.py",
     "fit_loop.epoch_loop._num_ready_batches_reached": "gans/training/validation.py",
     "fit_loop._data_fetcher": "gans/training/validation.py",
+    "fit_loop.epoch_loop.val_loop.run": "callbacks/budget.py",
+    "fit_loop.epoch_loop.batch_progress.total.ready": "gans/training/progress.py",
     "_logger_connector._first_loop_iter": "gans/training/validation.py",
     "strategy.launcher": "callbacks/signals.py",
 }
@@ -111,6 +113,12 @@ def test_optimizers_report_their_steps_by_hooks_that_can_be_replaced():
 
 
 def test_callbacks_of_lightning_itself():
+    timer = Timer(duration={"seconds": 5})
+    assert (timer._interval, timer._duration) == ("step", 5.0), (
+        "Timer keeps its time otherwise: mend callbacks/budget.py"
+    )
+    timer._duration = None
+    assert timer.time_remaining() is None, "a Timer without a duration ends training: mend callbacks/budget.py"
     assert inspect.isclass(OnExceptionCheckpoint)
     parameters = inspect.signature(WandbLogger.__init__).parameters
     assert {"save_dir", "version", "name", "offline"} <= parameters.keys(), "WandbLogger: mend callbacks/runs/wandb.py"
@@ -188,7 +196,7 @@ def test_constructors_that_fail_are_named_by_the_parser():
 
 KNOWN = {"_typehint", "_actions", "_action_groups", "_group_actions", "_subcommands_action", "_wandb_init", "_exit"}
 KNOWN |= {"_default_root_dir", "_data_fetcher", "_forward_pre_hooks", "_start_method", "_original_handlers", "_v"}
-KNOWN |= {"_layer_sync"} | {name for path in LOOPS for name in path.split(".")}
+KNOWN |= {"_layer_sync", "_interval", "_duration"} | {name for path in LOOPS for name in path.split(".")}
 OWN = {"_trained_with", "_only_samples", "_picture"}
 
 

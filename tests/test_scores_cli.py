@@ -71,7 +71,7 @@ def test_a_run_that_ends_by_epochs_is_scored_once_more(by_epochs):
 
 
 def test_a_run_that_ends_by_time_is_scored(tmp_path):
-    done = run_train([*QUICK, NO_LOGGER, "--trainer.max_time=00:00:00:10", "--run_dir=out"], tmp_path)
+    done = run_train([*QUICK, NO_LOGGER, "--budget.minutes=0.05", "--run_dir=out"], tmp_path)
     assert done.returncode == 0, done.stderr
     steps = [entry["step"] for entry in history(tmp_path)]
     last = torch.load(tmp_path / "out/checkpoints/last.ckpt", weights_only=True)

@@ -68,9 +68,8 @@ OF_RUN = {
     "--run_dir.",
     "run_dir=FOLDER": "Folder that keeps everything of this run; by default runs/GAN-DATA/DATE-TIME-NAME.",
     "name=NAME": "Name of this run; by default its configuration files and the settings typed beside them.",
-    "predict_format=png": "What predict writes: png, jpg or jpeg.",
-    "predict_zip=FILE": "Zip file for the images that predict writes, in place of a folder; with one of the two a "
-    "training ends with such images, of its best checkpoint.",
+    "predict_format=png": "What predict writes (after a training if given): png, jpg or jpeg.",
+    "predict_zip=FILE": "Zip file for the images, instead of a folder; also after a training.",
     "seed_everything=0": "Seed of all random numbers; true draws one.",
 }
 KINDS = {

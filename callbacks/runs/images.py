@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from callbacks.pictures.images import FORMATS
 from callbacks.runs.find import run_of
 from callbacks.runs.record import say
 from callbacks.score import Score
+
+OF_TRAINER = "precision", "limit_predict_batches", "fast_dev_run"  # what images depend on
 
 
 class Images:
@@ -72,7 +75,8 @@ class Images:
         below = sorted(Path(source).rglob("*")) if source else []
         files = [path for path in (Path(source), *below) if path.is_file()]
         states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (checkpoint, *files)]
-        made_of = repr((given, record["trainer"]["precision"], states, self.format))
+        of_trainer = {key: record["trainer"].get(key) for key in OF_TRAINER}
+        made_of = repr((given, of_trainer, states, self.format))
         identity = hashlib.sha256(made_of.encode(errors="surrogateescape")).hexdigest()
         self.writer = ImageWriter(format=self.format, zip=self.zip, identity=identity)
         run = run_of(checkpoint) or Path("runs") / group
@@ -107,8 +111,9 @@ class Images:
         many = limit * trainer.world_size if isinstance(limit, int) else max(1, int(len(names) * limit))
         names, trainer.limit_predict_batches = names[:many], 1.0
         every = [name for of_item in names for name in of_item]
-        for name in {name for name in every if every.count(name) > 1} if len(set(every)) < len(every) else ():
-            raise MisconfigurationException(f"two images would be called {name}: rename what they are made of")
+        name, times = Counter(every).most_common(1)[0]
+        if times > 1:
+            raise MisconfigurationException(f"{times} images would be called {name}: rename what they are made of")
         if self.zip is not None:
             flat(every)
         self.writer.planned = every

@@ -58,7 +58,7 @@ def test_without_limits_nothing_ends(clock):
 # Time, with the end inside
 
 
-STEP, VALIDATION, PICTURES = 1.0, 20.0, 5.0  # seconds of the tests' clock
+STEP, VALIDATION, PICTURES = 2.0, 20.0, 5.0  # seconds of the tests' clock
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def clock(monkeypatch):
 
 
 class Timed(DCGAN):
-    """A step takes a second, and rates fall in the second half."""
+    """A step takes two seconds, and rates fall in the second half."""
 
     clock: list[float]
 
@@ -118,8 +118,9 @@ def train(module, budget, clock, path=None, slow=None, **kwargs):
     return trainer
 
 
-@pytest.mark.parametrize("limit", ["max_time", "minutes"])
-@pytest.mark.parametrize("interval", [10**6, 10, 37, 60])
+@pytest.mark.parametrize(
+    ("limit", "interval"), [("max_time", 10**6), ("max_time", 4), ("max_time", 18), ("minutes", 30)]
+)
 def test_the_last_validation_and_pictures_are_within_the_time(limit, interval, clock, tmp_path):
     """Getting ready took ten seconds, which are a part of max_time only."""
     budget, slow = Budget(minutes=200 / 60 if limit == "minutes" else 0), Slow(clock)
@@ -138,12 +139,12 @@ def test_the_last_validation_and_pictures_are_within_the_time(limit, interval, c
     validations = len(slow.validated) * VALIDATION + 2 * PICTURES
     assert 200 - 2 * VALIDATION - 15 < end <= 210 - (10 - ready)
     assert end == ready + step * STEP + validations
-    assert slow.validated == sorted({min(20, interval), *range(interval, step, interval), step})
-    assert slow.drawn == [11 if interval == 10 else 20, step]  # after a tenth of the time
+    assert slow.validated == sorted({min(10, interval), *range(interval, step, interval), step})
+    assert slow.drawn == [5 if interval == 4 else 10, step]  # after a tenth of the time
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step
     rates = module.rates
     assert rates[len(rates) // 4] == rates[0] == 2e-4
-    assert rates[-1] < 0.1 * rates[0]
+    assert rates[-1] < 0.2 * rates[0]
     assert 0.3 < sum(rate < 2e-4 for rate in rates) / len(rates) < 0.7
 
 
@@ -158,7 +159,7 @@ def test_a_run_that_had_its_time_is_over_when_it_is_resumed_and_goes_on_with_mor
     last = tmp_path / "checkpoints/last.ckpt"
     assert run(100, last)[:2] == (step, [])
     more, validated, module = run(200, last)
-    assert more > step + 60
+    assert more > step + 30
     assert validated == [more]  # how long it takes is known
     assert module.rates[0] < 2e-4  # more than half of the time is over
     assert module.rates[0] > module.rates[-1]

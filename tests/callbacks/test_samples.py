@@ -1,16 +1,15 @@
-"""Sample grids through training, and the images that predict writes."""
+"""Sample grids through training."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import fit, images, small
-from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from torchvision.io import read_image
 
-from callbacks import ImageWriter, MetricsFile, Samples
+from callbacks import MetricsFile, Samples
 from callbacks.pictures.images import grid, to_uint8
 from gans import DCGAN, GAN
 
@@ -63,27 +62,6 @@ def test_switched_off(tmp_path):
     assert not (tmp_path / "samples").exists()
     with pytest.raises(MisconfigurationException, match=r"--samples\.count"):
         Samples(count=0)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_predict_writes_every_image_and_a_grid(tmp_path, channels):
-    module = small(DCGAN, image_shape=(channels, 16, 16), predict_images=70)
-    trainer = Trainer(logger=MetricsFile(tmp_path), callbacks=[ImageWriter()], enable_progress_bar=False)
-    torch.manual_seed(5)
-    predictions = torch.cat(trainer.predict(module, module.predict_dataloader()))
-    assert len(predictions) == 70
-    assert sorted(p.name for p in (tmp_path / "images").iterdir()) == [f"{i:05d}.png" for i in range(70)] + ["grid.png"]
-    for i in (0, 69):
-        assert torch.equal(read_image(str(tmp_path / "images" / f"{i:05d}.png")), to_uint8(predictions[i : i + 1])[0])
-    assert torch.equal(read_image(str(tmp_path / "images" / "grid.png"))[:1], grid(predictions[:64], 8)[:1])
-
-
-def test_images_that_cannot_be_written_end_predict_in_one_sentence(tmp_path):
-    (tmp_path / "images").write_text("")
-    module = small(DCGAN)
-    trainer = Trainer(logger=MetricsFile(tmp_path), callbacks=[ImageWriter()], enable_progress_bar=False)
-    with pytest.raises(MisconfigurationException, match=r"images/00000\.png cannot be written \(.*\): make room"):
-        trainer.predict(module, module.predict_dataloader())
 
 
 def test_a_logger_that_takes_pictures_gets_them_without_the_file(tmp_path):
