@@ -178,7 +178,7 @@ class CLI(LightningCLI):
             self.images.look(self.record, self.checkpoint, config.run_dir, self.group)
         title = config.name or title_of(masked(self.typed))
         made = self.images.unfinished
-        begun = None if made is None else (made, False, False)
+        begun = None if made is None else (made, False, True)
         self.place = begun or place(str(self.subcommand), self.checkpoint, config.run_dir, self.group, title)
         path = config_of(self.checkpoint) if self.checkpoint is not None and self.subcommand == "fit" else None
         if path is not None:

@@ -81,7 +81,7 @@ class Budget(Callback):
         if stage != "fit":
             return
         self._set_up = time.monotonic() - self.before_fit
-        self._given = 0.0
+        self._given = self._ready = 0.0
         for timer in trainer.callbacks:
             if isinstance(timer, Timer) and timer._interval == "step" and timer._duration is not None:
                 self._given = min(self._given or timer._duration, timer._duration)
@@ -147,12 +147,11 @@ class Budget(Callback):
 
     def _to_come(self, trainer: Trainer, module: Any) -> tuple[float, float]:
         """Seconds of the end, and of a validation that comes right after this batch."""
-        validation = max(self._validations[-3:], default=0.0) if trainer.enable_validation else 0.0
+        validation = max(self._validations, default=0.0) if trainer.enable_validation else 0.0
         share, seconds = SPARE
-        last = validation if getattr(module, "validates_last", False) else 0.0
+        last = validation if self._validates(trainer, module) else 0.0
         end = (1 + share) * (last + (self._pictures or 0.0) + self._pause) + seconds
-        due = getattr(module, "validation_due", False)
-        return end, (1 + share) * validation if due and self._validations else 0.0
+        return end, (1 + share) * validation if getattr(module, "validation_due", False) else 0.0
 
     # The end, tried out
 

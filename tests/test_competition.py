@@ -89,6 +89,7 @@ def test_a_prediction_that_was_killed_goes_on(home, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in there} == there
     drawn = {path.relative_to(images).as_posix() for path in images.rglob("*") if path.is_file()}
     assert drawn == {name.replace("_", "/") for name in PHOTOGRAPHS}
+    assert not list(tmp_path.rglob("*.zip"))  # which the run's folder names, but nobody typed
 
 
 MISTAKES = {

@@ -51,6 +51,27 @@ def test_kaggles_layout_has_nothing_to_test_with(tmp_path, direction):
     assert domains(data, "train") == (expected if direction == "AtoB" else expected[::-1])
 
 
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_an_epoch_goes_through_all_of_both_domains(tmp_path, direction):
+    """Not through as many photographs as there are paintings, as where two sets of different length are zipped."""
+    for folder, count in {"monet_jpg": 3, "photo_jpg": 8}.items():
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            Image.new("L", (16, 16), 30 * number).save(tmp_path / folder / f"{number}.png")
+    data = monet(tmp_path, direction=direction, batch_size=1)
+    data.prepare_data()
+    loader = data.train_dataloader()
+    for _ in range(3):  # epochs
+        batches = list(loader)
+        assert len(batches) == 8
+        seen = [sorted(int(batch[i][0, 0, 0, 0]) for batch in batches) for i in range(2)]
+        paintings, photographs = seen if direction == "AtoB" else seen[::-1]
+        assert photographs == [30 * number for number in range(8)]
+        assert {30 * number for number in range(3)} == set(paintings)
+    names = [folder.name for folder in (data.source_folder, data.target_folder)]
+    assert names == (["monet_jpg", "photo_jpg"] if direction == "AtoB" else ["photo_jpg", "monet_jpg"])
+
+
 def test_cyclegans_layout_has_test_images(tmp_path):
     write(tmp_path, CYCLEGAN)
     data = monet(tmp_path)
