@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.runs.ranks import agreed
+
 TRIED = 0.1  # share of the time after which the end is tried out
 SPARE = 0.25, 3.0  # share of what the end took that it may take more, and seconds: the program's last ones
 WARM = 3  # batches that may take longer than others, because networks are compiled
@@ -91,11 +93,12 @@ class Budget(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = self._mark = time.monotonic()
-        self._ready += self._began - self._set_up
+        self._ready = trainer.strategy.broadcast(self._ready + self._began - self._set_up)
         limits = 60 * self.minutes, self._given - self._ready if self._given else 0.0
         self._limit = min((limit for limit in limits if limit), default=0.0)
         if self._limit:
-            self._check(trainer)
+            with agreed(trainer):
+                self._check(trainer, pl_module)
             self._time_validations(trainer)
         self._batches = self._next = 0
         self._decide(trainer, pl_module, begins=True)
@@ -193,7 +196,7 @@ class Budget(Callback):
 
     # What is said
 
-    def _check(self, trainer: Trainer) -> None:
+    def _check(self, trainer: Trainer, module: LightningModule) -> None:
         """Raise MisconfigurationException where a new run has no time to train, or none to score what it trains."""
         if trainer.global_step:
             return
@@ -201,13 +204,14 @@ class Budget(Callback):
             raise MisconfigurationException(
                 f"{self._named()} is over before training begins: getting ready took {_time(self._ready)}"
             )
-        parts: list[Any] = list(trainer.callbacks)
-        seconds = sum(getattr(part, "seconds_at_least", 0.0) for part in parts)
-        if seconds > self._limit and trainer.enable_validation:
-            raise MisconfigurationException(
-                f"{self._named()} is too short: a validation alone takes at least {_time(seconds)} here; "
-                "--score.num_images and --score.num_real make it shorter"
-            )
+        if trainer.enable_validation:
+            timed = [callback for callback in trainer.callbacks if hasattr(callback, "shortest")]
+            seconds = float(sum(callback.shortest(trainer, module) for callback in timed))
+            if seconds > self._limit:
+                raise MisconfigurationException(
+                    f"{self._named()} is too short: a validation alone takes about {_time(seconds)} here; "
+                    "--score.num_images and --score.num_real make it shorter"
+                )
 
     def _named(self) -> str:
         if self._given and self._limit != 60 * self.minutes:

@@ -4,13 +4,15 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from callbacks.command_line.annotations import check_ranges
-from callbacks.pictures.images import step_of
+from callbacks.pictures.images import step_of, validation_batches
+from callbacks.pictures.randomness import isolated_rng
 from callbacks.runs.ranks import agreed
 from callbacks.scores.classifier import check_classes, extractor_of
 from callbacks.scores.collect import OF_REAL, Collected, Collector, read_statistics
@@ -95,7 +97,7 @@ class Score(Callback):
         # A loader, Lightning's loop, and its number of batches before.
         self._restricted: tuple[Any, Any, int | float] | None = None
         self._timed = self._estimated = False
-        self.seconds_at_least = 0.0  # of a validation, on a CPU
+        self._extraction = 0.0  # seconds that it takes of a validation, on a CPU
 
     @property
     def directions(self) -> dict[str, Mode]:
@@ -158,7 +160,7 @@ class Score(Callback):
             file = self._cache_file(name)
             new = 0 if file and file.exists() else real
             if trainer.strategy.root_device.type == "cpu":
-                self.seconds_at_least = seconds * (self.num_images + new) / trainer.world_size
+                self._extraction = seconds * (self.num_images + new) / trainer.world_size
             self._estimate(seconds, new, trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -168,6 +170,19 @@ class Score(Callback):
             elif trainer.limit_val_batches and not trainer.enable_validation:
                 check_loader(None)
             keep_best(trainer, self.directions)
+
+    def shortest(self, trainer: Trainer, module: Any) -> float:
+        """About how many seconds a validation takes at least, by the second of two batches that are generated."""
+        if not self.directions or trainer.val_dataloaders is None:
+            return 0.0
+        batch = next(validation_batches(trainer))
+        for _ in range(2):
+            began = time.perf_counter()
+            with isolated_rng(self.seed, module.device), torch.no_grad():
+                images = module.generate(batch)
+                images.sum().item()  # waits for the device
+            seconds = (time.perf_counter() - began) / len(images)
+        return seconds * self.num_images / trainer.world_size + self._extraction
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin(trainer, pl_module, trainer.val_dataloaders)
