@@ -62,7 +62,8 @@ STEP, VALIDATION, PICTURES = 2.0, 20.0, 5.0  # seconds of the tests' clock
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     now = [1000.0]
     monkeypatch.setattr("callbacks.budget.time.monotonic", lambda: now[0])
     return now
