@@ -21,6 +21,7 @@ from gans.stargan import StarGAN
 from gans.style_dcgan import StyleDCGAN
 from gans.stylegan import StyleGAN
 from gans.training import optimizers as optimizers
+from gans.training.checkpoints import from_export as from_export
 from gans.training.checkpoints import load_to_sample as load_to_sample
 from gans.training.checkpoints import load_to_train as load_to_train
 from gans.wgan import WGAN

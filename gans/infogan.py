@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from gans.dcgan import doublings
+from gans.export.portable import Portable, numbered, uniform
 from gans.parts.initialisation import initialise
 from gans.training.batches import images_of
 from gans.training.noise import NoiseGAN
@@ -185,6 +186,19 @@ class InfoGAN(NoiseGAN):
         source = self.fool(fake, images_of(batch))
         information, _ = self.information(noise, *fake.rest)
         return source + information, {"loss/generator": source, "loss/generator_information": information}
+
+    def portable(self) -> dict[str, Portable]:
+        """See GANModule: ``sample_from``, with the codes apart from the rest of the noise."""
+
+        def sample(category: Tensor, *rest: Tensor) -> Tensor:
+            return self.sample_from(torch.cat([torch.eye(self.categories)[category], *rest], 1))
+
+        codes, size = self.continuous, self.latent_dim
+        names = [str(number) for number in range(self.categories)]
+        inputs = {"category": numbered(names, f"categorical code, a number from 0 to {self.categories - 1}")}
+        if codes:
+            inputs["codes"] = uniform(codes, "continuous codes, trained with values in [-1, 1]")
+        return {"generator": self.sampled(sample, inputs | {"noise": uniform(size, "noise, uniform in [-1, 1]")})}
 
     def view_labels(self, view: str) -> list[str]:
         """See NoiseGAN."""

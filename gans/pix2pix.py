@@ -7,8 +7,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
+from gans.export.portable import Input, Portable
 from gans.parts.initialisation import initialise
-from gans.parts.layers import PatchGAN, UNet
+from gans.parts.layers import Dropout, PatchGAN, UNet
 from gans.parts.precision import full_precision
 from gans.training.adversarial import AnyLoss
 from gans.training.translation import Translator
@@ -61,6 +62,24 @@ class Pix2Pix(AnyLoss, Translator):
         self.multiple = size
         self.generator = UNet(channels, size, width).apply(initialise)
         self.discriminator = PatchGAN(2 * channels, width, halvings=patch_halvings).apply(initialise)
+
+    def portable(self) -> dict[str, Portable]:
+        """See GANModule: ``translate``, with the seed of what is dropped, which is all the noise there is."""
+        about = "whole number from 0 on, 2^31 at most; another one translates a little otherwise"
+        seed = Input((), about, lambda _: torch.randint(2**31, ()))
+        return {"generator": self.translated(self.translate_alike, seed=seed)}
+
+    def translate_alike(self, images: Tensor, seed: Tensor) -> Tensor:
+        """See ``translate``: always the same for a seed, a whole number ()."""
+        with self.sampling() as generator:
+            dropouts = [layer for layer in generator.modules() if isinstance(layer, Dropout)]
+            try:
+                for number, layer in enumerate(dropouts):
+                    layer.seed = seed * len(dropouts) + number
+                return self.at_any_size(generator, images)
+            finally:
+                for layer in dropouts:
+                    layer.seed = None
 
     def ask(self, network: nn.Module, images: Tensor, *given: Tensor) -> Any:
         """Logits for every patch of an input and its output."""

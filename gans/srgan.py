@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, mse_loss
 
+from gans.export.portable import Portable
 from gans.parts.initialisation import initialise_sub_pixel
 from gans.parts.layers import ResidualBlock, SmoothShuffle
 from gans.parts.precision import full_precision
@@ -115,7 +116,7 @@ class SRResNet(Translator):
 
     def at_any_size(self, network: Any, images: Tensor) -> Tensor:
         """Tile by tile, each with as much around it as its pixels depend on, so that no seam can be seen."""
-        margin = 2 * self.blocks + 9  # a pixel for each 3x3 convolution, 4 for each 9x9 one, and one for smoothing
+        margin = self.margin
         height, width = images.shape[-2:]
         large = images.new_empty(*images.shape[:2], height * self.scale, width * self.scale, dtype=torch.float32)
         for top in range(0, height, TILE):
@@ -127,6 +128,20 @@ class SRResNet(Translator):
                 goal = goal[..., : TILE * self.scale]
                 goal.copy_(tile[..., : goal.shape[-2], : goal.shape[-1]])
         return large.clamp_(-1, 1)
+
+    def portable(self) -> dict[str, Portable]:
+        """See GANModule: images are enlarged as a whole, and not tile by tile."""
+
+        def enlarge(images: Tensor) -> Tensor:
+            with self.sampling() as generator:
+                return generator(images).float().clamp(-1, 1)
+
+        return {"generator": self.translated(enlarge, self.scale, self.margin)}
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a tile that its own depend on: one for each 3x3 convolution, 4 for each 9x9, one to smooth."""
+        return 2 * self.blocks + 9
 
     def shown(self, batch: Any) -> Tensor:
         """Input, enlarged by bicubic interpolation, output and target."""

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss, one_hot
 
+from gans.export.portable import Input, Portable
 from gans.parts.layers import ResidualGenerator
 from gans.parts.losses import AdversarialLoss, Wasserstein
 from gans.parts.penalties import GradientPenalty, Penalty
@@ -216,6 +217,20 @@ class StarGAN(AnyLoss, Translator):
         """Images (N, C, H, W) in [-1, 1] of any size, in domains (N, D), 0 or 1, by the averaged generator if any."""
         with self.sampling() as generator:
             return self.at_any_size(lambda x: generator(x, domains), images)
+
+    def portable(self) -> dict[str, Portable]:
+        """See GANModule: ``translate``, with the domains."""
+        kind = "attribute that the translations are to have" if self.attributes else "domain that they are to be of"
+        about, count = f"1 for each {kind} and 0 for the others: {', '.join(self.domains)}", len(self.domains)
+        values: Any = "numbers" if self.attributes else "one"
+        domains = Input(
+            ("batch", count),
+            about,
+            lambda at: torch.eye(count)[torch.arange(at["batch"]) % count],
+            values,
+            self.domains,
+        )
+        return {"generator": self.translated(self.translate, domains=domains)}
 
     def shown(self, batch: Any) -> Tensor:
         """The image, then the image in each domain, or with each attribute changed."""

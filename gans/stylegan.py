@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from gans.export.portable import Input, Portable, normal
 from gans.parts.penalties import R1, Penalty
 from gans.parts.precision import full_precision
 from gans.parts.style import (
@@ -96,7 +97,7 @@ class Generator(StyleGenerator):
         w = self.for_every_layer(w)
         count, fade = self.growth.level()
         missing = len(self.growth.sizes) - count
-        x = before = self.const.expand(len(w), -1, -1, -1)
+        x = before = self.const.expand(w.shape[0], -1, -1, -1)
         for i, layer in enumerate(self.body[: 2 * count]):
             before = x if i == 2 * count - 2 else before
             x = layer(x, w[:, i])
@@ -215,6 +216,28 @@ class StyledGAN(NoiseGAN):
                 "truncation": torch.stack([pictures(w) for w in truncated], 1),
                 "style_mixing": torch.cat([first_row[None], rows]),
             }
+
+    def portable(self) -> dict[str, Portable]:
+        """See GANModule: noise to images, and its two halves, noise to styles and styles to images."""
+
+        def styles(noise: Tensor, psi: Tensor) -> Tensor:
+            with self.sampling() as generator:
+                return generator.truncate(generator.mapping(noise), psi).float()
+
+        def images(w: Tensor) -> Tensor:
+            with self.sampling() as generator:
+                return generator.synthesis(w).float().clamp(-1, 1)
+
+        layers, size = self.generator.layers, self.latent_dim
+        psi = Input((), "truncation psi: 1 for none, 0 for the mean of all styles", lambda _: torch.tensor(0.7))
+        first = {"noise": normal(size), "truncation": psi}
+        w = Input(("batch", layers, size), "styles", lambda at: torch.randn(at["batch"], layers, size))
+        mapping = Portable(styles, first, "styles", w.shape, "the style of each layer")
+        return {
+            "generator": self.sampled(lambda *given: images(styles(*given)), first),
+            "mapping": mapping,
+            "synthesis": self.sampled(images, {"styles": w}),
+        }
 
 
 class StyleGAN(StyledGAN):

@@ -4,6 +4,7 @@ import copy
 import importlib
 import os
 from collections.abc import Callable
+from math import sqrt
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,20 @@ def smallest(cls: type[GANModule], **kwargs: Any) -> GANModule:
 
 
 small = small_translator = smallest
+
+
+def lively(model: GANModule) -> GANModule:
+    """The model with weights whose images use the whole range, and statistics of batch norm that are none's default."""
+    with torch.no_grad():
+        for weight in model.generator.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 1.5 / sqrt(weight[0].numel()))
+        for name, buffer in model.generator.named_buffers():
+            if name.endswith(("running_mean", "w_mean")):
+                buffer.normal_(0, 0.3)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+    return model.eval()
 
 
 @pytest.fixture(scope="session")

@@ -97,10 +97,28 @@ class UNet(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Drops half of the features, in training and afterwards alike."""
+    """Drops half of the features, in training and afterwards alike: others each time, or the same for a ``seed``."""
+
+    seed: Tensor | None = None
+    """A whole number, on which it depends which features are dropped; none for random ones."""
 
     def forward(self, features: Tensor) -> Tensor:
-        return dropout(features, 0.5, training=True)
+        if self.seed is None:
+            return dropout(features, 0.5, training=True)
+        kept = coins(features.numel(), self.seed).view(features.shape)
+        return torch.where(kept, 2 * features, 0.0)
+
+
+def coins(count: int, seed: Tensor) -> Tensor:
+    """Heads or tails, (count,), as likely and the same for a seed on any machine and in any runtime.
+
+    Whole numbers are mixed by products modulo the prime 2^31 - 1, none of which leaves 64 bits.
+    """
+    prime = 2**31 - 1
+    number = (torch.arange(count, device=seed.device) * 48271 + (seed * 69621 + 1) % prime) % prime
+    for factor in (16807, 39373):
+        number = (number * number % prime + number * factor + 1) % prime
+    return number % 1024 < 512
 
 
 class ResidualGenerator(nn.Sequential):

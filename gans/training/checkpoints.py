@@ -4,6 +4,7 @@ A file may come from anywhere, so nothing that it names is imported or called: c
 """
 
 import inspect
+import json
 import re
 import types
 import zipfile
@@ -17,6 +18,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import gans  # only in part imported by now, so its modules are looked into when they are needed
 
+WEIGHTS = "generator.safetensors"
+"""What an export calls the file of the generator's weights."""
 FACTORIES = "_optimizer", "_scheduler"
 """Ends of the constructor arguments that make something else, whose settings are kept with the state of training."""
 
@@ -99,6 +102,45 @@ def load_to_train(path: str | Path, **kwargs: Any) -> LightningModule:
         MisconfigurationException: See there, and ``settings``.
     """
     return _class_of(read(path)).load_to_train(path, **kwargs)
+
+
+def from_export(folder: str | Path) -> LightningModule:
+    """The model of an exported folder, whichever of the lab's classes it is of: see the class's ``from_export``.
+
+    Raises:
+        MisconfigurationException: See there.
+    """
+    return _class_of(read_export(folder)[0]).from_export(folder)
+
+
+def read_export(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What an exported folder says of its model, as ``read`` gives it of a checkpoint, and the generator's weights.
+
+    Raises:
+        MisconfigurationException: There is no such file, it is damaged or another program's, or safetensors is missing.
+    """
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise MisconfigurationException(
+            "an export is read with the package safetensors: pip install -e '.[export]' installs it"
+        ) from error
+    path = Path(folder) / WEIGHTS if Path(folder).is_dir() else Path(folder)
+    if not path.is_file():
+        raise MisconfigurationException(f"{path} does not exist: give a folder that an export has written")
+    try:
+        with safe_open(path, "pt") as file:
+            given = json.loads((file.metadata() or {})["gan"])
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        kinds = {"class": str, "settings": dict, "parts": dict, "step": int, "images_seen": int}
+        if not all(type(given[key]) is kind for key, kind in kinds.items()):
+            raise TypeError
+    except Exception as error:  # whatever a file that is cut or holds something else leads to
+        raise MisconfigurationException(
+            f"{path} is no generator that this lab has exported, or only a part of one"
+        ) from error
+    found = {"gan": given, "hyper_parameters": given["settings"], "global_step": given["step"]}
+    return found, weights
 
 
 def _class_of(checkpoint: dict[str, Any]) -> Any:

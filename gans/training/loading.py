@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,8 +12,22 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.parsing import collect_init_args
 from torch import Tensor, nn
 
-from gans.training.checkpoints import FACTORIES, described, is_plain, parts_of, path_of, plain_arguments, read, rebuilt
+from gans.training.checkpoints import (
+    FACTORIES,
+    described,
+    is_named,
+    is_plain,
+    name_of,
+    parts_of,
+    path_of,
+    plain_arguments,
+    read,
+    read_export,
+    rebuilt,
+)
 from gans.training.players import made, records_of
+
+LOCAL = "pretrained", "vgg_weights"  # settings of training alone, which name files of one machine
 
 
 class Loadable(LightningModule):
@@ -134,6 +149,49 @@ class Loadable(LightningModule):
         return model.train()
 
     load_from_checkpoint = load_to_train  # type: ignore[assignment]  # Lightning's name for it
+
+    def metadata(self) -> dict[str, str]:
+        """What ``from_export`` builds the model with: plain settings, as the texts that a safetensors file keeps."""
+        gan = {
+            "class": name_of(type(self)),
+            "settings": {name: value for name, value in self.hparams.items() if name not in LOCAL},
+            "parts": self._parts,
+            "step": self.trained_steps,
+            "images_seen": self.images_seen,
+        }
+        return {"format": "pt", "gan": json.dumps(gan)}
+
+    @classmethod
+    def from_export(cls, folder: str | Path) -> Self:
+        """Build the model of an exported folder, in eval mode, ready for ``sample`` or ``translate``.
+
+        Its generator is the one that was exported; all other networks are as they begin, so it cannot be trained.
+        Nothing is unpickled, and nothing that the file names is imported or called.
+
+        Args:
+            folder: What ``python train.py export`` wrote, or ``generator.safetensors`` in it.
+
+        Raises:
+            MisconfigurationException: There is no such file, it holds another kind of model or weights of other shapes,
+                or the package safetensors is missing.
+        """
+        found, weights = read_export(folder)
+        if not is_named(cls, found["gan"]["class"]):
+            raise MisconfigurationException(f"{folder} holds a {found['gan']['class']}, and not a {cls.__name__}")
+        model, _ = cls.untrained(found)
+        own = model.generator.state_dict()
+        for key in own | weights:
+            here, there = (tuple(d[key].shape) if key in d else "missing" for d in (own, weights))
+            if here != there:
+                raise MisconfigurationException(
+                    f"{folder} is damaged: {key} is {there} there and {here} in a {cls.__name__} of its settings"
+                )
+        model.generator.load_state_dict(weights)
+        model.trained_steps = found["global_step"]
+        model.images_seen = found["gan"]["images_seen"]
+        model.restored()
+        model._only_samples = True
+        return model.eval()
 
     @classmethod
     def _filled(cls, path: str | Path, map_location: Any, given: dict[str, Any]) -> tuple[Self, dict[str, str]]:

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from gans.export.portable import Portable
 from gans.parts.precision import autocast_cache, uncompiled
 from gans.training.batches import check_images, check_kind, check_labels, check_updates, images_of
 from gans.training.optimizers import Adam, LinearDecay
@@ -150,6 +151,17 @@ class GANModule(Resumable, Updates, ABC):
         By default there is no such number. A paper that gives it leaves weights and buffers as they are.
         """
         return None
+
+    def portable(self) -> dict[str, Portable]:
+        """What an export holds, by the names of its files: functions of tensors, "generator" the first.
+
+        Raises:
+            MisconfigurationException: Nothing is known of what the generator takes.
+        """
+        raise MisconfigurationException(
+            f"{type(self).__name__} cannot be exported: GANs can that derive from Sampler or Translator (in "
+            "gans.training), as all of the lab do, or that say in portable() what their generator is called with"
+        )
 
     # Training
 

@@ -1,7 +1,7 @@
 """What the papers that turn noise into images share."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gans.export.portable import Input, Portable, normal, numbered
 from gans.parts.initialisation import normalise_spectrally
 from gans.parts.precision import uncompiled
 from gans.training.adversarial import AnyLoss
@@ -119,7 +120,7 @@ class Sampler(GANModule):
 
     def sample_from(self, noise: Tensor, label: Tensor | int | None = None) -> Tensor:
         """The images of given noise (n, latent_dim) and, where there are classes, labels; same noise, same images."""
-        n = len(noise)
+        n = noise.shape[0]
         if isinstance(label, int):
             if not 0 <= label < self.num_classes:
                 raise ValueError(f"label must be a class from 0 to {self.num_classes - 1}; got {label}")
@@ -166,6 +167,18 @@ class Sampler(GANModule):
         rows, columns = noise.shape[:2]
         labels = label.expand(rows, columns).flatten() if label is not None and self.num_classes else None
         return self.sample_from(noise.flatten(0, 1), labels).unflatten(0, (rows, columns))
+
+    def portable(self) -> dict[str, Portable]:
+        """See GANModule: ``sample_from``."""
+        return {"generator": self.sampled(self.sample_from, {"noise": normal(self.latent_dim)})}
+
+    def sampled(self, call: Callable[..., Tensor], inputs: dict[str, Input]) -> Portable:
+        """A function from inputs, and the classes where there are any, to images."""
+        if self.num_classes:
+            names = [self.class_name(number) for number in range(self.num_classes)]
+            inputs["label"] = numbered(names, f"class, a number from 0 to {self.num_classes - 1}")
+        shape = ("batch", *self.image_shape)
+        return Portable(call, inputs, "images", shape, "images in [-1, 1]")
 
     def predict_dataloader(self) -> DataLoader:
         """Batches of the numbers of images, (N,) each; one is never divided, since it is what is seeded."""

@@ -1,6 +1,8 @@
 """What the papers that turn images into images share."""
 
 import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import pad
 
+from gans.export.portable import Input, Portable, pictures
 from gans.training.batches import images_of
 from gans.training.module import GANModule
 
@@ -78,8 +81,28 @@ class Translator(GANModule):
     def at_any_size(self, network: Any, images: Tensor) -> Tensor:
         """The network's output for images (N, C, H, W), continued beyond their border where their size does not fit."""
         height, width = images.shape[-2:]
-        right, bottom = (max(side + -side % self.multiple, self.least) - side for side in (width, height))
+        right, bottom = (self._fitting(side) - side for side in (width, height))
         return network(pad(images, (0, right, 0, bottom), mode="replicate")).float()[..., :height, :width]
+
+    def _fitting(self, side: int) -> int:
+        """The smallest height or width from this one on that the generator takes."""
+        fitting = self.multiple * ((side + self.multiple - 1) // self.multiple)  # as an exporter can follow it
+        return torch.sym_max(fitting, self.least) if self.least > self.multiple else fitting  # type: ignore[return-value]
+
+    def portable(self) -> dict[str, Portable]:
+        """See GANModule: ``translate``."""
+        return {"generator": self.translated(self.translate)}
+
+    def translated(
+        self, call: Callable[..., Tensor], scale: int = 1, margin: int | None = None, **more: Input
+    ) -> Portable:
+        """A function from images, and what else it takes, to images so many times as large; for margin see Portable."""
+        channels = self.shapes[0][0]
+        height, width = (f"{scale}*{side}" if scale > 1 else side for side in ("height", "width"))
+        images = pictures(channels, f"images in [-1, 1], of any height and width from {self.least} on")
+        shape = ("batch", self.image_shape[0], height, width)
+        about = "their translations, in [-1, 1]"
+        return Portable(call, {"images": images, **more}, "translations", shape, about, margin)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Translations (C, H, W) by name, of one image (C, H, W) with its name."""
@@ -112,6 +135,11 @@ class CyclicTranslator(Translator):
         """See Translator; ``to="a"`` goes the other way."""
         with self.sampling() as generator:
             return self.at_any_size(generator["a_to_b" if to == "b" else "b_to_a"], images)
+
+    def portable(self) -> dict[str, Portable]:
+        """See GANModule: ``translate`` from A to B, and back."""
+        back = self.translated(partial(self.translate, to="a"))
+        return {"generator": self.translated(self.translate), "generator_b_to_a": back}
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         image, name = batch

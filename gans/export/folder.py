@@ -1,0 +1,63 @@
+"""The folder that an export writes: networks as ONNX files, the generator's weights, and what they are."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from gans.export import graph
+from gans.training.checkpoints import WEIGHTS
+
+
+def generator_of(model: Any) -> nn.Module:
+    """The network that makes pictures."""
+    averaged = model.averaged_generator
+    return averaged if averaged is not None else model.generator  # type: ignore[no-any-return]
+
+
+def write(model: Any, folder: Path, told: Callable[[str], None] = lambda _: None) -> Iterator[tuple[str, float | None]]:
+    """Write a model's files into a folder, and check each.
+
+    Args:
+        model: A GAN, loaded to sample.
+        folder: Where to; it is made if need be, and its files of the same names are replaced.
+        told: Is given the name of each file before it is written.
+
+    Yields:
+        The name of a file that is written, and by how much it differs from PyTorch at most, if it is a network.
+
+    Raises:
+        MisconfigurationException: A package is missing, a network cannot be exported or gives other images, or the
+            folder cannot be written to.
+    """
+    graph.needed()
+    from safetensors.torch import save_file
+
+    functions = model.portable()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, portable in functions.items():
+            path, partial = folder / f"{name}.onnx", folder / f".{name}.partial.onnx"
+            told(path.name)
+            try:
+                graph.write(model, portable, partial)
+                error = graph.largest_error(portable, partial)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+            yield path.name, error
+        told(WEIGHTS)
+        weights: dict[str, Tensor] = {k: w.contiguous().clone() for k, w in generator_of(model).state_dict().items()}
+        partial = folder / f".{WEIGHTS}.partial"
+        try:
+            save_file(weights, partial, model.metadata())
+            partial.replace(folder / WEIGHTS)
+        finally:
+            partial.unlink(missing_ok=True)
+        yield WEIGHTS, None
+    except OSError as error:
+        raise MisconfigurationException(
+            f"{folder} cannot be written to ({error.strerror or error}): give another --export_dir"
+        ) from error
