@@ -3,6 +3,7 @@
 import enum
 import pkgutil
 import re
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ from callbacks.command_line.classes import CLASSES, LINKED, PARTS, fitting, list
 from callbacks.command_line.config_files import options_in, settings_in, with_home
 from callbacks.command_line.errors import complaint, fail, is_lightnings, of_settings, quiet, refusal
 from callbacks.command_line.help import DESCRIPTION
-from callbacks.command_line.mistakes import STUDIES, SUBCOMMANDS
+from callbacks.command_line.mistakes import SHOWING, STUDIES, SUBCOMMANDS
 from callbacks.command_line.parsing import Parser
 from callbacks.runs.find import compare, config_of, direction_of, find_checkpoint, with_settings_of_run
 from callbacks.runs.folder import Run, place
@@ -37,8 +38,10 @@ from callbacks.runs.images import Images
 from callbacks.runs.record import record, say, stop, summarise, title_of
 from callbacks.runs.secrets import masked
 from callbacks.runs.wandb import wandb_logger
+from callbacks.showing.command import Tools, showing
 from callbacks.studies.command import studies
 from datamodules.images.module import ImageDataModule
+from gans.export import folder, graph, show
 from gans.parts.losses import AdversarialLoss
 from gans.parts.penalties import Penalty
 from gans.parts.precision import native_precision
@@ -216,17 +219,11 @@ class CLI(LightningCLI):
         def loggers(run: Path) -> list[Logger]:
             return [*(wandb_logger(given, run, resumed) for given in settings), *trainer.logger]
 
-        self.run = Run(folder, fresh, self.record, metrics, loggers, resumed)
+        command = shlex.join(["python", "train.py", *masked(self.typed)])
+        self.run = Run(folder, fresh, self.record, metrics, loggers, resumed, command)
         plugins = [*listed(trainer.plugins), callbacks.AtomicCheckpointIO()]
         given = listed(trainer.callbacks)
-        trainer.callbacks = [
-            callbacks.Threads(),
-            SIGNALS,
-            self.run,
-            callbacks.Compute(),
-            *given,
-            self.images.writer,
-        ]
+        trainer.callbacks = [callbacks.Threads(), SIGNALS, self.run, callbacks.Compute(), *given, self.images.writer]
         if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
             trainer.callbacks.append(callbacks.Progress())
         try:
@@ -313,6 +310,9 @@ def main() -> "CLI | None":
         quiet()
         if arguments[:1] and arguments[0] in STUDIES:
             studies(arguments, run, gans.load_to_sample)
+            return None
+        if arguments[:1] and arguments[0] in SHOWING:
+            showing(arguments, Tools(show.load, show.described, folder.write, show.shown, graph.TOLERANCE))
             return None
         if not arguments:
             arguments = ["--help"]

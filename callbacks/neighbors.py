@@ -2,10 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from callbacks.command_line.annotations import check_ranges
 from callbacks.pictures.images import folder_of, grid, show, step_of, to_uint8
 from callbacks.pictures.randomness import isolated_rng
+from callbacks.runs.files import unwritten, whole
 from callbacks.scores.classifier import check_classes, extractor_of
 from callbacks.scores.collect import share
 from callbacks.scores.features import Extractor, create, name_of
@@ -29,7 +32,9 @@ class Neighbors(Callback):
 
     Writes ``neighbors/pixels_step_NNNNNNN.png``, by Euclidean distance of the pixels, and
     ``neighbors/FEATURES_step_NNNNNNN.png``, by that of an extractor's features. A row is a generated image, then the
-    training images, nearest first. All training images are looked at as the model sees them, but not mirrored.
+    training images, nearest first. All training images are looked at as the model sees them, but not mirrored. Beside
+    each picture of images that are made of noise lies a ``.npz``, from which ``train.py explore`` draws them again: the
+    ``images`` (count, 1 + nearest, C, H, W), uint8, their ``noise`` (count, D) and ``label`` (count,).
 
     Args:
         count: Generated images, one row each; 0 draws none.
@@ -100,17 +105,29 @@ class Neighbors(Callback):
         stage, trainer.state.stage = trainer.state.stage, RunningStage.VALIDATING  # training images would be mirrored
         try:
             with isolated_rng(self.seed, module.device), torch.no_grad():
-                pictures = self._pictures(trainer, module, loader)
+                generated, noise = self._generate(trainer, module, loader)
+                rows = self._rows(trainer, module, loader, generated)
         finally:
             trainer.state.stage = stage
         step = step_of(trainer, module)
-        for name, picture in pictures.items():
+        for name, images in rows.items():
             path = folder_of(trainer) / "neighbors" / f"{name}_step_{step:07d}.png"
-            show(trainer, f"neighbors/{name}", picture, path, step)
+            show(trainer, f"neighbors/{name}", grid(images.flatten(0, 1), columns=1 + NEAREST), path, step)
+            if noise and not trainer.fast_dev_run:
+                self._keep(
+                    path.with_suffix(".npz"),
+                    {"images": to_uint8(images.flatten(0, 1)).unflatten(0, images.shape[:2]), **noise},
+                )
 
-    def _pictures(self, trainer: Trainer, module: LightningModule, loader: Any) -> dict[str, Tensor]:
-        """The pictures by the name of the space in which distances are measured."""
-        generated = self._generate(trainer, module, loader)
+    def _keep(self, path: Path, arrays: dict[str, Tensor]) -> None:
+        try:
+            with whole(path) as partial, partial.open("wb") as file:
+                np.savez_compressed(file, **{name: value.cpu().numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
+        except OSError as error:
+            unwritten("neighbors", path, error)
+
+    def _rows(self, trainer: Trainer, module: LightningModule, loader: Any, generated: Tensor) -> dict[str, Tensor]:
+        """Images (count, 1 + NEAREST, C, H, W) by the name of the space in which distances are measured."""
         spaces: dict[str, Callable[[Tensor], Tensor]] = {"pixels": lambda images: images.float().flatten(1)}
         if self._extractor is not None:
             extractor = self._extractor.to(module.device)
@@ -138,18 +155,28 @@ class Neighbors(Callback):
                 if not seen:
                     self._estimate((time.perf_counter() - began) / len(chosen) * wanted / 60, wanted, module)
             first, seen = first + len(images), seen + len(chosen)
-        rows = {name: torch.cat([generated[:, None], nearest.images], 1) for name, nearest in found.items()}
-        return {name: grid(images.flatten(0, 1), columns=1 + NEAREST) for name, images in rows.items()}
+        return {name: torch.cat([generated[:, None], nearest.images], 1) for name, nearest in found.items()}
 
-    def _generate(self, trainer: Trainer, module: LightningModule, loader: Any) -> Tensor:
-        """The images of the rows, (count, C, H, W), made from held-out batches where there are any."""
+    def _generate(self, trainer: Trainer, module: Any, loader: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The images of the rows, (count, C, H, W), made from held-out batches where there are any.
+
+        Beside them the noise and the labels that they are made of, where these are known.
+        """
         given = (trainer.test_dataloaders, trainer.val_dataloaders, loader)
         images: list[Tensor] = []
-        for batch in next(batches for batches in given if batches is not None):
-            images.append(module.generate(trainer.strategy.batch_to_device(batch, dataloader_idx=0)).float())
-            if sum(map(len, images)) >= self.count:
-                break
-        return torch.cat(images)[: self.count]
+        labels: list[Tensor] = []
+        with noted(module) as noise:
+            for batch in next(batches for batches in given if batches is not None):
+                batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+                images.append(module.generate(batch).float())
+                labels += module.classes_of(batch) if hasattr(module, "classes_of") else ()
+                if sum(map(len, images)) >= self.count:
+                    break
+        found = torch.cat(images)[: self.count]
+        if sum(map(len, noise)) != sum(map(len, images)):
+            return found, {}
+        label = torch.cat(labels) if labels else torch.zeros(len(found), dtype=torch.long)
+        return found, {"noise": torch.cat(noise)[: self.count], "label": label[: self.count]}
 
     def _estimate(self, minutes: float, images: int, module: LightningModule) -> None:
         if module.device.type == "cpu" and minutes > 0.5:
@@ -157,6 +184,26 @@ class Neighbors(Callback):
                 f"looking for neighbours among {images:,} training images in {self.features} features takes about "
                 f"{minutes:.0f} min here; --neighbors.num_real changes that"
             )
+
+
+@contextmanager
+def noted(module: Any) -> Iterator[list[Tensor]]:
+    """The noise that a model draws meanwhile, (N, D) each time; nothing of a model that has none."""
+    drawn: list[Tensor] = []
+    if not hasattr(module, "noise"):
+        yield drawn
+        return
+    noise = module.noise
+
+    def note(n: int) -> Tensor:
+        drawn.append(noise(n))
+        return drawn[-1]
+
+    module.noise = note
+    try:
+        yield drawn
+    finally:
+        del module.noise
 
 
 class Nearest:

@@ -24,6 +24,21 @@ class Facades(PairedFolder):
         MisconfigurationException: The data is not there and cannot be downloaded.
     """
 
+    colours = {
+        "background": "#0006d9",
+        "wall": "#0d3dfb",
+        "window": "#0075ff",
+        "door": "#a50000",
+        "entrance": "#00c9ff",
+        "window head": "#1dffdd",
+        "window sill": "#68f898",
+        "balcony": "#b8ff38",
+        "shutter": "#eeed28",
+        "trim": "#ff9204",
+        "cornice": "#ff4401",
+        "column": "#f60001",
+    }
+
     def __init__(self, data_dir: str = "data/facades", **kwargs: Any) -> None:
         super().__init__(data_dir=data_dir, **kwargs)
 

@@ -470,13 +470,14 @@ def test_the_folder_records_versions(tmp_path):
     assert done.returncode == 0, done.stderr
     path = tmp_path / "out/versions.yaml"
     found = yaml.safe_load(path.read_text())
+    assert found.pop("command").startswith("python train.py --config ")
     assert found == versions()
     assert found["torch"] == torch.__version__
-    path.write_text(yaml.safe_dump(found | {"torch": "2.0.1"}))
+    path.write_text(yaml.safe_dump(found | {"torch": "2.0.1", "command": "the first"}))
     done = run_train([*run, "--trainer.max_steps=4", "--ckpt_path=last"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"other than before  torch 2.0.1 -> {torch.__version__}" in done.stdout + done.stderr
-    assert yaml.safe_load(path.read_text()) == found
+    assert yaml.safe_load(path.read_text()) == found | {"command": "the first"}  # and not how it was gone on with
     assert yaml.safe_load((tmp_path / "out/versions_until_step_0000002.yaml").read_text())["torch"] == "2.0.1"
 
 

@@ -42,6 +42,11 @@ From a checkpoint, with the settings of the run that wrote it:
   python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --data.predict_dir=my_images   (translates them)
   python train.py predict --ckpt_path=RUN/checkpoints/best.ckpt --predict_format=jpg --predict_zip=images.zip
 
+To show and to give away (with pip install -e '.[export]'):
+
+  python train.py explore --ckpt_path=RUN/checkpoints/best.ckpt             (one HTML file to try the generator out)
+  python train.py export --ckpt_path=RUN/checkpoints/best.ckpt              (ONNX, safetensors and a model card)
+
 Many runs, and runs side by side:
 
   python train.py study configs/studies/losses.yaml                         (a grid or a sample of settings)

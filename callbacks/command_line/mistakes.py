@@ -40,6 +40,8 @@ from callbacks.runs.secrets import masked
 
 SUBCOMMANDS = ("fit", *EVALUATIONS)
 STUDIES = ("study", "compare")  # which are of many runs
+SHOWING = ("export", "explore")  # what was trained
+COMMANDS = (*SUBCOMMANDS, *STUDIES, *SHOWING)
 FILES = (".yaml", ".yml", ".json")
 OF_A_CLASS = ("class_path", "init_args", "dict_kwargs")
 
@@ -269,15 +271,11 @@ class Search:
     def _stray(self, word: str) -> NoReturn:
         """What a word of the command line was probably meant to be, which is no option."""
         key, equals, _ = word.lstrip("-\N{EN DASH}\N{EM DASH}\N{MINUS SIGN}").partition("=")
-        near = (
-            difflib.get_close_matches(word.lower(), (*SUBCOMMANDS, *STUDIES, "train"), 1)
-            if word in self.words[:1]
-            else []
-        )
+        near = difflib.get_close_matches(word.lower(), (*COMMANDS, "train"), 1) if word in self.words[:1] else []
         meant = ""
         if near:
             command = near[0].replace("train", "fit")
-            meant = f"did you mean {command}? There are {', '.join((*SUBCOMMANDS, *STUDIES))}; without one it trains"
+            meant = f"did you mean {command}? There are {', '.join(COMMANDS)}; without one it trains"
         elif word.endswith((*FILES, ".ckpt")):
             meant = f"did you mean --{'ckpt_path' if word.endswith('.ckpt') else 'config'}={word}?"
         elif word != key or equals:

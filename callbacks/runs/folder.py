@@ -34,6 +34,7 @@ LOCK = ".lock"
 WRITTEN = (
     *("config.yaml", "versions.yaml", "metrics.csv", "scores.json", "quality.json", "samples/real.png"),
     *(f"{folder}/*step_[0-9]*.png" for folder in ("samples", "views", "neighbors")),
+    "neighbors/*step_[0-9]*.npz",
 )
 
 
@@ -56,6 +57,7 @@ class Run(Callback):
     metrics: MetricsFile
     loggers: Callable[[Path], list[Logger]]  # the other ones, for the folder
     resumed: bool  # whether the run goes on in this folder
+    command: str = ""  # by which it was begun
     began: bool = False
     temporary: bool = False
     _rows: int | None = None  # of the metrics file, when the checkpoint was written
@@ -183,8 +185,11 @@ class Run(Callback):
 
     def _keep_config(self, step: int) -> None:
         self.began = True
-        for name, now in {"config": self.config, "versions": versions()}.items():
-            path, text = self.folder / f"{name}.yaml", yaml.safe_dump(now, sort_keys=False)
+        for name, now in {"config": self.config, "versions": versions() | {"command": self.command}}.items():
+            path = self.folder / f"{name}.yaml"
+            if name == "versions" and path.exists():
+                now["command"] = read_config(path).get("command", self.command)  # the one that began it
+            text = yaml.safe_dump(now, sort_keys=False)
             if path.exists():
                 if not (changed := changes(read_config(path), settings_in(text))):  # as reading changes it, such as ~
                     continue

@@ -55,6 +55,8 @@ class ImageDataModule(DataSet, LightningDataModule):
     """Whether training may go on from a checkpoint of other images, which it then begins to go through."""
     offers: Mapping[str, str] = {"images": "", "images with classes": ""}
     """What its batches can be, for a model to know whether they are for it, and the setting that makes them so."""
+    colours: Mapping[str, str] = {}
+    """What colours ("#rrggbb") mean in label maps, which are then domain B, by the names of what they label."""
     direction: str | None = None
     """Of two domains, A and B, "AtoB" or "BtoA": which is the source; checkpoints keep it for ``predict``."""
 

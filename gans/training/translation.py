@@ -137,9 +137,9 @@ class CyclicTranslator(Translator):
             return self.at_any_size(generator["a_to_b" if to == "b" else "b_to_a"], images)
 
     def portable(self) -> dict[str, Portable]:
-        """See GANModule: ``translate`` from A to B, and back."""
+        """See GANModule: ``translate`` from the source, A here, to B, and back."""
         back = self.translated(partial(self.translate, to="a"))
-        return {"generator": self.translated(self.translate), "generator_b_to_a": back}
+        return {"generator": self.translated(self.translate), "generator_back": back}
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         image, name = batch

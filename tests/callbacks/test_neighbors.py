@@ -173,7 +173,7 @@ def test_from_a_checkpoint(tmp_path, digits):
     for name in ("validate", "test"):
         scorer = trainer(tmp_path, Neighbors(count=2), logger=MetricsFile(tmp_path / name))
         getattr(scorer, name)(small(DCGAN), digits, ckpt_path=tmp_path / "a.ckpt")
-        assert [p.name for p in (tmp_path / name / "neighbors").iterdir()] == ["pixels_step_0000002.png"]
+        assert [p.name for p in (tmp_path / name / "neighbors").glob("*.png")] == ["pixels_step_0000002.png"]
 
 
 def test_on_the_command_line(tmp_path):
@@ -197,7 +197,7 @@ def test_on_the_command_line(tmp_path):
     done = run_train(["validate", *named], tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.glob("out/validate-*/neighbors")
-    assert sorted(p.name for p in folder.iterdir()) == ["flatten_step_0000003.png", "pixels_step_0000003.png"]
+    assert sorted(p.name for p in folder.glob("*.png")) == ["flatten_step_0000003.png", "pixels_step_0000003.png"]
 
 
 def test_what_may_be_asked_for(tmp_path, digits):
