@@ -1,5 +1,7 @@
 """``train.py`` in a process of its own, with its imports, which take ten seconds, done once for all tests."""
 
+import atexit
+import json
 import multiprocessing
 import os
 import resource
@@ -8,7 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, reduction
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
@@ -18,7 +24,23 @@ from datamodules import Digits
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.yaml") if "studies" not in p.parts)  # of single runs
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["train", "wandb", "sklearn.datasets"])  # what most runs import later, too
+# What most runs import later, too; wandb.sdk.launch first, which looks through all modules that are there 2,000 times.
+SERVER.set_forkserver_preload(["wandb.sdk.launch", "train", "sklearn.datasets"])
+FORKING = """#!{python} -S
+import json, os, signal, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, lambda number, _: server.send(bytes([number])))
+told = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+socket.send_fds(server, [len(told).to_bytes(8, "big")], [0, 1, 2])
+server.sendall(told)
+code = int(server.recv(16) or -9)
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL) if code != -9 else None
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
 
 
 def environment(folder):
@@ -26,6 +48,74 @@ def environment(folder):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "PL_", "COLUMNS"))}
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     return kept | {"HOME": str(folder), "OMP_NUM_THREADS": threads, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+
+
+@contextmanager
+def forks():
+    """A variable for ``start`` with which processes, too, that ``train.py`` itself starts have their imports done.
+
+    A study's runs, say, or ranks: ``sys.executable`` is a program there that takes a script and its words, has them run
+    by a fork in its own folder, environment and streams, and passes signals and the exit code on.
+    """
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        program, address = Path(folder, "python"), f"{folder}/socket"
+        program.write_text(FORKING.format(python=sys.executable, address=address))
+        program.chmod(0o755)
+        listener.bind(address)
+        listener.listen()
+
+        def serve():
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:  # it is over
+                    return
+                threading.Thread(target=_fork, args=(client,), daemon=True).start()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield {"FORKS": str(program)}
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+class Streams:
+    """File descriptors that a process of the server takes along."""
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def __getstate__(self):
+        return [reduction.DupFd(number) for number in self.numbers]
+
+    def __setstate__(self, kept):
+        self.numbers = [number.detach() for number in kept]
+
+
+def _fork(client):
+    """Serve one that was started in the place of a Python: until its process has ended, or itself was killed."""
+    with client:
+        size, streams, _, _ = socket.recv_fds(client, 8, 3)
+        told = b""
+        while len(told) < int.from_bytes(size, "big"):
+            told += client.recv(1 << 20)
+        words, folder, variables = json.loads(told)
+        process = SERVER.Process(target=_forked, args=(words, folder, Streams(streams), variables))
+        process.start()
+        for stream in streams:
+            os.close(stream)
+        while process.sentinel not in (ready := connection.wait([process.sentinel, client])):
+            assert ready
+            signals = client.recv(16)
+            for number in signals or [signal.SIGKILL]:
+                os.kill(process.pid, number)
+            if not signals:
+                break
+        process.join()
+        with suppress(OSError):  # where it was killed itself
+            client.send(str(process.exitcode).encode())
 
 
 def start(arguments, folder, name="", script=ROOT / "train.py", **variables):
@@ -93,22 +183,36 @@ def assert_one_sentence(done, culprits):
 
 def _run(words, folder, name, variables):
     os.chdir(folder)
+    paths = (os.devnull, f"{name}stdout", f"{name}stderr")
+    _as_python(words, [os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC) for path in paths], variables)
+
+
+def _forked(words, folder, streams, variables):
+    os.chdir(folder)
+    _as_python([word for word in words if word != "-u"], streams.numbers, variables)
+
+
+def _as_python(words, streams, variables):
     os.environ.clear()
     os.environ.update(variables)
+    time.tzset()
+    sys.executable = variables.get("FORKS", sys.executable)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server ignores
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which tests under nohup would ignore
     if "ignored" in variables:
         signal.signal(int(variables["ignored"]), signal.SIG_IGN)
-    for number, stream in enumerate((os.devnull, f"{name}stdout", f"{name}stderr")):
-        file = os.open(stream, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, number)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode) for n, mode in enumerate("rww"))
     sys.argv = words
     sys.path += [path for path in variables["PYTHONPATH"].split(":") if path not in sys.path]
     import torch
 
     torch.set_num_threads(int(variables["OMP_NUM_THREADS"]))  # the server had read the variable before
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which the end of a fork leaves out, and Weights & Biases rests on
 
 
 class Die(Callback):

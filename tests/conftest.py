@@ -3,7 +3,7 @@
 import copy
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import sqrt
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gans
 from callbacks.threads import cores
+from command_line import forks
 from gans.training.adversarial import AnyLoss
 from gans.training.module import GANModule
 from gans.training.noise import Sampler
@@ -182,6 +183,13 @@ def pytest_xdist_auto_num_workers() -> int:
 def seeded() -> None:
     """Every test starts from the same random state."""
     lightning.seed_everything(0, verbose=False)
+
+
+@pytest.fixture
+def forking() -> Iterator[dict[str, str]]:
+    """Variables for ``start`` and ``run_train`` with which all that it starts is forked from one server, too."""
+    with forks() as variables:
+        yield variables
 
 
 @pytest.fixture(params=ALL_GANS, ids=lambda cls: cls.__name__)

@@ -115,9 +115,11 @@ class Sweep:
         source, known = random.Random(0), set[str]()
         for _ in range(100 * (self.runs or 0)):  # of a few values there may be fewer combinations
             combination = self.draw(source)
-            if str(combination) not in known and len(known) < (self.runs or 0):
+            if str(combination) not in known:
                 known.add(str(combination))
                 yield combination
+            if len(known) == self.runs:
+                return
 
     def draw(self, source: random.Random) -> dict[str, Any]:
         """Settings at random."""

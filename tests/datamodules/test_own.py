@@ -1,14 +1,11 @@
 """A data set in a file of one's own, which no other file knows of."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from command_line import ROOT, environment
+from command_line import ROOT, run_train
 from datamodules import ImageDataModule
 
 SHAPES = """
@@ -37,11 +34,8 @@ def test_a_file_of_ones_own_is_all_that_a_data_set_needs(tmp_path):
     (tmp_path / "shapes.py").write_text(SHAPES)
     words = ["--config", f"{ROOT}/configs/dcgan/mnist.yaml", "--data=shapes.Shapes", "--trainer.max_steps=2"]
     words += ["--trainer.accelerator=cpu", "--trainer.logger=false", "--model.width=4", "--score.num_images=16"]
-    variables = environment(tmp_path) | {"PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, str(ROOT / "train.py"), *words, "--data.batch_size=8"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300, check=False
-    )
+    words += ["--data.batch_size=8", "--score.features=pixels"]
+    done = run_train(words, tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "1,000 images, classes square, disc; 200 held out" in done.stderr
     (run,) = (tmp_path / "runs/dcgan-shapes").iterdir()

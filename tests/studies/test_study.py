@@ -38,8 +38,8 @@ def write_sweep(folder, **changes):
     (folder / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def study(folder, *options, timeout=300):
-    return run_train(["study", "mine.yaml", *QUICK, *options], folder, timeout)
+def study(folder, *options, **variables):
+    return run_train(["study", "mine.yaml", *QUICK, *options], folder, 300, **variables)
 
 
 def statuses(folder):
@@ -60,9 +60,9 @@ def group_of(path):
     return None
 
 
-def test_a_grid_is_run_and_compared_and_not_run_again(tmp_path):
+def test_a_grid_is_run_and_compared_and_not_run_again(tmp_path, forking):
     write_sweep(tmp_path)
-    done = study(tmp_path)
+    done = study(tmp_path, **forking)
     assert done.returncode == 0, done.stdout + done.stderr
     names = {f"loss={loss},seed={seed}" for loss in ("Hinge", "LeastSquares") for seed in (0, 1)}
     out = tmp_path / "runs/mine"
@@ -80,7 +80,7 @@ def test_a_grid_is_run_and_compared_and_not_run_again(tmp_path):
         assert float(row["multiply-adds an image of an update of the discriminator"]) > 1000
     assert [group_of(path) for path in out.glob("*/wandb/offline-run-*/*.wandb")] == ["mine"] * 4
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoints/last.ckpt")}
-    again = study(tmp_path)
+    again = study(tmp_path, **forking)
     assert again.returncode == 0
     assert "0 of 4 runs to make" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/checkpoints/last.ckpt")} == before
@@ -91,10 +91,10 @@ def test_a_grid_is_run_and_compared_and_not_run_again(tmp_path):
 
 
 def test_one_that_fails_does_not_end_the_study(tmp_path):
-    """With a rate at which the loss is soon no number."""
+    """With a rate at which the loss is soon no number; in processes of their own, from the first import on."""
     rates = {"model.discriminator_optimizer.lr": {"values": [1e30, 1e-4]}, "trainer.max_steps": {"value": 12}}
     write_sweep(tmp_path, parameters=rates)
-    quick = [option for option in QUICK if "health" not in option]
+    quick = [option for option in QUICK if "health" not in option] + ["--trainer.logger=false"]
     done = run_train(["study", "mine.yaml", *quick, "--health.every_n_steps=1"], tmp_path, 300)
     assert done.returncode == 1, done.stdout
     assert statuses(tmp_path) == {"lr=1e+30": "failed", "lr=0.0001": "finished"}
@@ -104,13 +104,19 @@ def test_one_that_fails_does_not_end_the_study(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_study_that_was_stopped_goes_on(number, tmp_path):
-    parameters = SWEEP["parameters"] | {"trainer.max_steps": {"value": 60}, "trainer.val_check_interval": {"value": 60}}
+def test_a_study_that_was_stopped_goes_on(number, tmp_path, forking):
+    """While one of its runs is under way, and the other has not begun."""
+    parameters = {
+        "model.loss": {"values": ["Hinge", "LeastSquares"]},
+        "trainer.max_steps": {"value": 60},
+        "trainer.val_check_interval": {"value": 60},
+    }
     write_sweep(tmp_path, parameters=parameters)
-    begun = start(["study", "mine.yaml", *QUICK, "--last.every_n_steps=5"], tmp_path)
+    words = ["study", "mine.yaml", *QUICK, "--jobs=1", "--last.every_n_steps=5", "--trainer.logger=false"]
+    begun = start(words, tmp_path, **forking)
     wait_for(lambda: list(tmp_path.glob("runs/mine/*/checkpoints/last.ckpt")), begun, tmp_path, 200)
     if number == signal.SIGKILL:
-        second = start(["study", "mine.yaml", *QUICK, "--last.every_n_steps=5"], tmp_path, "second-")
+        second = start(words, tmp_path, "second-", **forking)
         assert_one_sentence(
             finish(second, tmp_path, name="second-"), ["another process is at work on the study in runs/mine"]
         )
@@ -120,7 +126,7 @@ def test_a_study_that_was_stopped_goes_on(number, tmp_path):
         assert "python" in stopped.stdout.splitlines()[-1]
         assert "study mine.yaml" in stopped.stdout.splitlines()[-1]
     time.sleep(1)
-    done = run_train(["study", "mine.yaml", *QUICK, "--last.every_n_steps=5"], tmp_path, 300)
+    done = run_train(words, tmp_path, 300, **forking)
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(statuses(tmp_path).values()) == {"finished"}
     for path in (tmp_path / "runs/mine").glob("*/scores.json"):
