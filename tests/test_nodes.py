@@ -28,7 +28,7 @@ SETTINGS = [
 ]
 
 
-def on_two_nodes(*arguments, folder):
+def on_two_nodes(*arguments, folder, **more):
     """Run the README's command on two nodes at the same time, to the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -44,7 +44,7 @@ def on_two_nodes(*arguments, folder):
         home = folder / f".{log.stem}"  # and with it the cache of statistics, which only the first rank's node keeps
         home.mkdir(exist_ok=True)
         with log.open("w") as file:
-            variables = environment(folder) | {"TZ": zone, "HOME": str(home)}
+            variables = environment(folder) | {"TZ": zone, "HOME": str(home)} | more
             nodes.append(subprocess.Popen(words, cwd=folder, env=variables, stdout=file, stderr=subprocess.STDOUT))
     try:
         codes = [node.wait(120) for node in nodes]
@@ -99,9 +99,12 @@ def test_two_nodes_keep_everything_in_one_folder(half):
     }  # fmt: skip
 
 
-def test_predict_on_two_nodes_writes_into_one_folder(half, tmp_path):
+def test_predict_on_two_nodes_writes_into_one_folder(half, tmp_path, forking):
+    """The ranks are forks here, which torchrun starts in the place of a Python."""
     folder = shutil.copytree(half, tmp_path / "half")
-    on_two_nodes("predict", "--ckpt_path=last", "--model.predict_images=67", folder=folder)
+    on_two_nodes(
+        "predict", "--ckpt_path=last", "--model.predict_images=67", folder=folder, PYTHON_EXEC=forking["FORKS"]
+    )
     (images,) = folder.glob("runs/*/*/predict-*/images")
     names = {f"{number:05d}.png" for number in range(67)}
     assert {path.name for path in images.iterdir()} == names | {"grid.png"}

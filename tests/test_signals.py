@@ -22,8 +22,8 @@ def waiting(where, seconds, step=0, **kwargs):
     return ["--trainer.callbacks+=command_line.Wait", *(f"--trainer.callbacks.{k}={v}" for k, v in given.items())]
 
 
-def begin(arguments, folder, until="waiting-0"):
-    process = start(arguments, folder)
+def begin(arguments, folder, until="waiting-0", **variables):
+    process = start(arguments, folder, **variables)
     wait_for((folder / until).exists, process, folder)
     return process
 
@@ -134,7 +134,7 @@ def test_ignored_signals_stay_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_signal_to_one_rank_stops_both(rank, tmp_path):
+def test_a_signal_to_one_rank_stops_both(rank, tmp_path, forking):
     running = begin([*LONG, "--trainer.devices=2"], tmp_path, "out/samples/step_0000020.png")
     children = [int(p) for p in (open(f"/proc/{running.pid}/task/{running.pid}/children").read()).split()]  # noqa: PTH123, SIM115
     os.kill(children[0] if rank else running.pid, signal.SIGTERM)
@@ -142,13 +142,14 @@ def test_a_signal_to_one_rank_stops_both(rank, tmp_path):
     assert done.returncode == 0, done.stderr
     step = load(tmp_path / "out/checkpoints/last.ckpt")["global_step"]
     assert f"after step {step:,}" in done.stdout
-    train(*LONG, "--trainer.devices=2", f"--trainer.max_steps={step + 5}", "--ckpt_path=last", folder=tmp_path)
+    more = ["--trainer.devices=2", f"--trainer.max_steps={step + 5}", "--ckpt_path=last"]
+    train(*LONG, *more, folder=tmp_path, **forking)
     assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == step + 5
 
 
-def test_a_signal_to_one_of_two_ranks_before_the_first_batch_ends_both(tmp_path):
+def test_a_signal_to_one_of_two_ranks_before_the_first_batch_ends_both(tmp_path, forking):
     """One stands where all wait for each other, and the other is not there yet."""
-    running = begin([*LONG, "--trainer.devices=2", *waiting("data", 3, rank=1)], tmp_path, "waiting-1")
+    running = begin([*LONG, "--trainer.devices=2", *waiting("data", 3, rank=1)], tmp_path, "waiting-1", **forking)
     leaves_nothing(running, tmp_path)
 
 

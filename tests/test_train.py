@@ -33,8 +33,8 @@ QUICK = [
 NO_LOGGER = "--trainer.logger=false"
 
 
-def train(*arguments, folder, check=True):
-    done = run_train(arguments, folder)
+def train(*arguments, folder, check=True, **variables):
+    done = run_train(arguments, folder, **variables)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -197,22 +197,24 @@ def test_sigterm_writes_a_checkpoint_and_exits_cleanly(tmp_path):
 # Two ranks
 
 
-def test_two_ranks_train_score_and_resume(tmp_path):
+def test_two_ranks_train_score_and_resume(tmp_path, forking):
+    """The first time in a Python of its own each."""
     arguments = [*QUICK, NO_LOGGER, "--trainer.devices=2", "--run_dir=out"]
     train(*arguments, "--trainer.max_steps=20", folder=tmp_path)
-    train(*arguments, "--trainer.max_steps=30", "--ckpt_path=last", folder=tmp_path)
+    train(*arguments, "--trainer.max_steps=30", "--ckpt_path=last", folder=tmp_path, **forking)
     assert load(tmp_path / "out/checkpoints/last.ckpt")["global_step"] == 30
     scores = json.loads((tmp_path / "out/scores.json").read_text())
     assert [entry["step"] for entry in scores["history"]] == [10, 20, 30]
     validated = []
     for devices in (1, 2):
-        train("validate", "--ckpt_path=last", "--run_dir=out", f"--trainer.devices={devices}", folder=tmp_path)
+        words = ["validate", "--ckpt_path=last", "--run_dir=out", f"--trainer.devices={devices}"]
+        train(*words, folder=tmp_path, **forking)
         (scores,) = tmp_path.glob("out/validate-*/scores.json")
         validated.append(json.loads(scores.read_text())["final"]["scores"])
         scores.unlink()
     assert validated[0] == pytest.approx(validated[1], rel=1e-9)
     options = ["--ckpt_path=out/checkpoints/last.ckpt", "--model.predict_images=67", "--trainer.devices=2"]
-    train("predict", *options, folder=tmp_path)
+    train("predict", *options, folder=tmp_path, **forking)
     (images,) = tmp_path.glob("out/predict-*/images")
     assert len(list(images.glob("0*.png"))) == 67
     assert len({path.read_bytes() for path in images.glob("0*.png")}) == 67  # each rank draws its own
