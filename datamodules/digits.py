@@ -1,10 +1,19 @@
 """Digits: scikit-learn's 1,797 handwritten digits, grey, 8x8, which need no download (Alpaydin and Kaynak, 1998)."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from datamodules.images.module import ImageDataModule
+
+
+@cache
+def _loaded() -> Any:
+    """What scikit-learn reads from a text file, slowly."""
+    from sklearn.datasets import load_digits
+
+    return load_digits()
 
 
 class Digits(ImageDataModule):
@@ -15,7 +24,5 @@ class Digits(ImageDataModule):
     class_names = tuple("0123456789")
 
     def items(self, split: str) -> tuple[Any, list[int]]:
-        from sklearn.datasets import load_digits
-
-        digits = load_digits()  # 17 grey levels, 0 to 16
+        digits = _loaded()  # 17 grey levels, 0 to 16
         return (digits.images * (255 / 16)).round().astype(np.uint8), digits.target.tolist()

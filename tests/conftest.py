@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import copy
+import functools
 import importlib
 import os
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from lightning.fabric.utilities import registry
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -25,6 +27,9 @@ from gans.training.translation import Translator
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for all processes that tests start
 torch.set_num_threads(1)  # small networks gain nothing by more, and a process that forks must have no others
+
+# Every Trainer looks through all packages that are installed, which stay the same.
+registry.entry_points = functools.cache(registry.entry_points)
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 CLASSES = 3

@@ -48,6 +48,7 @@ class DataSet(Findings, ABC):
     _given: dict[str, tuple[Sequence[Any], Sequence[Any] | None, list[Path]]]
     _splits: dict[str, Split]
     _origin: dict[str, str]
+    _identities: dict[str, Any]
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ class DataSet(Findings, ABC):
         """Where the training images come from, if from files, and a name for them that copies elsewhere share."""
         if not self._origin:
             splits = [split for split in sorted(self.splits()) if split.startswith("train")]
-            names = [str(self.identity(split)) for split in splits]
+            names = [str(self._identity(split)) for split in splits]
             if self.classes:
                 names.append(digest(self.classes))
             self._origin = {"class": type(self).__name__, "images": "-".join(names)}
@@ -138,8 +139,14 @@ class DataSet(Findings, ABC):
 
     def _forget(self) -> None:
         """Look at the files anew when they are asked for."""
-        self._given, self._splits, self._origin = {}, {}, {}
+        self._given, self._splits, self._origin, self._identities = {}, {}, {}, {}
         self._walks.clear()
+
+    def _identity(self, split: str) -> Any:
+        """``identity``, which may go through all images, once for all that asks."""
+        if split not in self._identities:
+            self._identities[split] = self.identity(split)
+        return self._identities[split]
 
     def _found(self, split: str) -> tuple[Sequence[Any], Sequence[Any] | None, list[Path]]:
         """The items of a split, of the wanted classes, with their labels, and the files that all items come from."""
@@ -173,7 +180,7 @@ class DataSet(Findings, ABC):
             shared = None if self.cache_dir.parent == self.data_dir else str(self.data_dir.resolve())
             chosen = [self.classes] if self.classes else []
             settings = type(self).__qualname__, shape, self.background, shared, *chosen
-            state = digest(fingerprint(files, self.data_dir), self.identity(split))
+            state = digest(fingerprint(files, self.data_dir), self._identity(split))
             key = f"{height}x{width}x{channels}-{digest(*settings)[:8]}-{state}"
             name = whole = f"{type(self).__name__.lower()}-{split}-{key}"
             if broken := self._broken(whole):
