@@ -124,7 +124,7 @@ class Neighbors(Callback):
             with whole(path) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **{name: value.cpu().numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
         except OSError as error:
-            unwritten("neighbors", path, error)
+            unwritten("picture", path, error)
 
     def _rows(self, trainer: Trainer, module: LightningModule, loader: Any, generated: Tensor) -> dict[str, Tensor]:
         """Images (count, 1 + NEAREST, C, H, W) by the name of the space in which distances are measured."""

@@ -105,7 +105,7 @@ class Dropout(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if self.seed is None:
             return dropout(features, 0.5, training=True)
-        kept = coins(features.numel(), self.seed).view(features.shape)
+        kept = coins(features.numel(), self.seed).reshape(features.shape)
         return torch.where(kept, 2 * features, 0.0)
 
 
