@@ -180,7 +180,7 @@ class CLI(LightningCLI):
         if self.subcommand == "predict" and self.checkpoint is not None:
             self.images.look(self.record, self.checkpoint, config.run_dir, self.group)
         title = config.name or title_of(masked(self.typed))
-        made = self.images.unfinished
+        made = Path(config.run_dir) if self.images.made and config.run_dir else self.images.unfinished
         begun = None if made is None else (made, False, True)
         self.place = begun or place(str(self.subcommand), self.checkpoint, config.run_dir, self.group, title)
         path = config_of(self.checkpoint) if self.checkpoint is not None and self.subcommand == "fit" else None

@@ -19,6 +19,7 @@ class Cityscapes(PairedFolder):
         MisconfigurationException: The files are not there.
     """
 
+    sides = "photographs", "label maps"
     colours = {
         "road": "#804080",
         "sidewalk": "#f423e8",

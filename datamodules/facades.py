@@ -24,6 +24,7 @@ class Facades(PairedFolder):
         MisconfigurationException: The data is not there and cannot be downloaded.
     """
 
+    sides = "photographs", "label maps"
     colours = {
         "background": "#0006d9",
         "wall": "#0d3dfb",

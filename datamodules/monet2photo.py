@@ -26,6 +26,8 @@ class Monet2Photo(UnpairedFolder):
         MisconfigurationException: The data is not there and cannot be downloaded.
     """
 
+    sides = "paintings", "photographs"
+
     def __init__(self, data_dir: str = "data/monet2photo", **kwargs: Any) -> None:
         super().__init__(data_dir=data_dir, **kwargs)
 

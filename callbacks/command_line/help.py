@@ -31,6 +31,7 @@ Train, score and sample GANs. Without a subcommand it trains:
   python train.py --config configs/dcgan/image_folder.yaml --data.data_dir=my_images --data.image_size=64
   python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer.lr=1e-4
   python train.py --config configs/dcgan/mnist.yaml --model.generator_optimizer=RMSprop
+  python train.py --config configs/dcgan/mnist.yaml --trainer.max_time=00:04:30:00   (days:hours:minutes:seconds)
   python train.py --config configs/dcgan/mnist.yaml --trainer.devices=2 --trainer.precision=16-mixed
   python train.py --config configs/dcgan/mnist.yaml --ckpt_path=last        (goes on where the newest run stopped)
   python train.py --config configs/dcgan/mnist.yaml --print_config          (the complete settings, nothing run)

@@ -121,6 +121,8 @@ class Images:
         todo = [number for number, of_item in enumerate(names) if not there.keys() >= set(of_item)]
         if self.unfinished:
             say(f"{len(there):,} of {len(every):,} images are in {self.unfinished} already")
+        if self.zip is not None and self.zip.is_file():
+            say(f"{self.zip} holds other images, which the new ones will take the place of")
         todo = todo or [len(names) - 1]  # so that somebody counts and packs them
         return DataLoader(Subset(loader.dataset, todo), sampler=InTurn(len(todo)), collate_fn=loader.collate_fn)
 
@@ -140,7 +142,7 @@ class Images:
         """
         if not self.asked or not translates:
             return
-        if data.predict_dir is None and not hasattr(data, "source_folder"):
+        if data.predict_dir is None and not hasattr(type(data), "source_folder"):
             raise MisconfigurationException(
                 "the images that are to be translated after training are missing: name their folder with "
                 "--data.predict_dir"
@@ -162,7 +164,7 @@ class Images:
         data = cli.datamodule
         if translates:
             words.append(f"--data.predict_dir={data.predict_dir or data.source_folder}")
-        target = getattr(data, "target_folder", None)
+        target = data.target_folder if hasattr(type(data), "target_folder") else None
         score = next((c for c in cli.trainer.callbacks if isinstance(c, Score) and c.directions), None)
         made = run(["predict", *words])
         if target and score and cli.trainer.is_global_zero:

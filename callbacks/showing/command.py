@@ -122,8 +122,18 @@ def export(checkpoint: Path, to: str | None, cls: str | None, tools: Tools) -> N
     values = tools.described(model)
     run = run_of(checkpoint)
     folder = Path(to) if to else (run or checkpoint.parent) / f"export-{values['step']:07d}"
+    if folder.exists() and not folder.is_dir():
+        raise MisconfigurationException(f"--export_dir={folder} is a file: name a folder")
     files: dict[str, float | None] = {}
-    bar = tqdm(total=len(values["networks"]) + 1, desc="exporting", unit="file", leave=False, delay=1, file=sys.stdout)
+    bar = tqdm(
+        total=len(values["networks"]) + 1,
+        desc="exporting",
+        unit="file",
+        leave=False,
+        delay=1,
+        file=sys.stdout,
+        disable=None,
+    )
     with bar:
         for name, error in tools.write(model, folder):
             files[name] = error
@@ -150,10 +160,12 @@ def explore(checkpoints: list[Path], given: dict[str, str], tools: Tools) -> Non
     files = runtime(given.get("runtime"))
     models, networks = [], []
     pairs = list(zip(checkpoints, loaded, strict=True))
-    for checkpoint, model in tqdm(pairs, desc="exporting", unit="network", leave=False, delay=1, file=sys.stdout):
+    for checkpoint, model in tqdm(
+        pairs, desc="exporting", unit="network", leave=False, delay=1, file=sys.stdout, disable=None
+    ):
         values, of_model = tools.shown(model)
         facts = facts_of(checkpoint, values["step"])
-        ways = ["A to B", "B to A"] if facts.direction != "BtoA" else ["B to A", "A to B"]
+        ways = [" to ".join(sides) for sides in (facts.sides, facts.sides[::-1])]
         labels = {"BtoA": "source", "AtoB": "target"}.get(facts.direction or "", "")
         usable = labels == "source" or "generator_back" in values["networks"]
         more: dict[str, Any] = {
@@ -162,20 +174,21 @@ def explore(checkpoints: list[Path], given: dict[str, str], tools: Tools) -> Non
             "background": str(facts.settings.get("background") or "white"),
             "colours": dict(getattr(facts.data_class, "colours", {})) if usable else {},
             "labels_are": labels,
-            "directions_of_data": ways,
+            "directions_of_data": ways[::-1] if facts.direction == "BtoA" else ways,
             "neighbors": neighbors(checkpoint, values["step"]) if "directions" in values else None,
         }
         models.append(values | more)
         networks.append(of_model)
     alone = len(models) == 1
     for values in models:
-        on = f" on {values['data']}" if values["data"] else ""
-        values["title"] = f"{values['gan']}{on}" if alone else f"{values['gan']}{on}, step {values['step']:,}"
+        on, step = f" on {values['data']}" if values["data"] else "", f"step {values['step']:,}"
+        values["title"] = f"{values['gan']}{on}" if alone else f"{values['gan']}{on}, {step}"
+        values["facts"] = [step, *values["facts"]] if alone else values["facts"]
     title = " and ".join(dict.fromkeys(values["title"] for values in models))
     to = given.get("page")
     path = Path(to) if to else (run_of(checkpoints[0]) or checkpoints[0].parent) / "explore.html"
-    if path.is_dir():
-        raise MisconfigurationException(f"--page={path} is a folder: name a file, such as {path / 'explore.html'}")
+    if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
+        raise MisconfigurationException(f"--page={to} must name a file that ends in .html")
     try:
         with whole(path) as partial:
             partial.write_text(page(title, models, networks, files), encoding="utf-8")

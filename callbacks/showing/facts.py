@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.command_line.classes import CLASSES
 from callbacks.runs.find import config_of, read_config, run_of
+from callbacks.runs.record import say
 from callbacks.scores.history import history_in
 
 
@@ -24,6 +25,7 @@ class Facts:
     Attributes:
         data: Name of the data set; empty where nobody knows.
         data_class: Its class, if it is the lab's.
+        sides: What its two domains are, A and B, where it has such.
         direction: From which of its domains to which the model was trained to translate, if it has such.
         settings: The data's settings.
         scores: Scores by name.
@@ -34,6 +36,7 @@ class Facts:
 
     data: str = ""
     data_class: Any = None
+    sides: tuple[str, str] = ("A", "B")
     direction: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
@@ -53,7 +56,8 @@ def facts_of(checkpoint: Path, step: int) -> Facts:
     try:
         config = {} if path is None else read_config(path)
         versions = yaml.safe_load((run / "versions.yaml").read_text()) if run else {}
-    except (MisconfigurationException, OSError, yaml.YAMLError):
+    except (MisconfigurationException, OSError, yaml.YAMLError) as error:
+        say(f"what is known of the run is left out: {' '.join(str(error).split())[:200]}")
         config, versions = {}, {}
     data = config.get("data")
     data = data if isinstance(data, dict) else {}
@@ -71,9 +75,11 @@ def facts_of(checkpoint: Path, step: int) -> Facts:
             scores |= {k: float(v) for k, v in entry["scores"].items() if v is not None and math.isfinite(v)}
             if isinstance(entry.get("protocol"), dict):
                 protocols[kind] = entry["protocol"]
+    cls = CLASSES.get("data", {}).get(name)
     return Facts(
         name,
-        CLASSES.get("data", {}).get(name),
+        cls,
+        getattr(cls, "sides", ("A", "B")),
         settings.get("direction") if settings.get("direction") in ("AtoB", "BtoA") else None,
         settings,
         scores,
@@ -84,14 +90,13 @@ def facts_of(checkpoint: Path, step: int) -> Facts:
 
 
 def lines(facts: Facts, values: dict[str, Any]) -> list[str]:
-    """What is said of a model in brief: its data, how long it was trained, its scores."""
-    said = [f"trained on {facts.data}"] if facts.data else []
-    said.append(f"step {values['step']:,}")
+    """What is said of a model in brief, beside its name, its data and its step: images seen, and scores."""
+    said = [f"{values['images_seen']:,} images seen"]
     images = next((p["generated_images"] for p in facts.protocols.values() if "generated_images" in p), None)
     scored = [f"{name.partition('/')[2]} {value:.4g}" for name, value in facts.scores.items()]
     if scored:
         of = f" (of {images:,} images)" if isinstance(images, int) else ""
-        said.append(f"scores: {', '.join(scored)}{of}")
+        said.append(f"{', '.join(scored)}{of}")
     return said
 
 

@@ -57,6 +57,8 @@ class ImageDataModule(DataSet, LightningDataModule):
     """What its batches can be, for a model to know whether they are for it, and the setting that makes them so."""
     colours: Mapping[str, str] = {}
     """What colours ("#rrggbb") mean in label maps, which are then domain B, by the names of what they label."""
+    sides: tuple[str, str] = "A", "B"
+    """What its two domains are, A and B, in a word or two, where it has such."""
     direction: str | None = None
     """Of two domains, A and B, "AtoB" or "BtoA": which is the source; checkpoints keep it for ``predict``."""
 

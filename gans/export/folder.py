@@ -33,7 +33,7 @@ def write(model: Any, folder: Path, told: Callable[[str], None] = lambda _: None
             folder cannot be written to.
     """
     graph.needed()
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     functions = model.portable()
     try:
@@ -52,7 +52,7 @@ def write(model: Any, folder: Path, told: Callable[[str], None] = lambda _: None
         weights: dict[str, Tensor] = {k: w.contiguous().clone() for k, w in generator_of(model).state_dict().items()}
         partial = folder / f".{WEIGHTS}.partial"
         try:
-            save_file(weights, partial, model.metadata())
+            partial.write_bytes(save(weights, model.metadata()))  # its save_file lets nobody else read it
             partial.replace(folder / WEIGHTS)
         finally:
             partial.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import gans
 from gans.export import graph
 from gans.export.directions import directions
 from gans.parts.style import StyleGenerator
+from gans.training.checkpoints import name_of
 from gans.training.noise import Sampler
 
 
@@ -24,7 +25,13 @@ def load(path: Path, cls: str | None) -> Any:
     """
     graph.needed()
     if cls is None:
-        return gans.load_to_sample(path)
+        try:
+            return gans.load_to_sample(path)
+        except MisconfigurationException as error:
+            told, ours, _ = str(error).partition("which is none of the lab's models")
+            if not ours:
+                raise
+            raise MisconfigurationException(f"{told}{ours}: name its class, as --model=my_file.Mine") from error
     try:
         found = getattr(gans, cls, None) or pkgutil.resolve_name(cls)
         return found.load_to_sample(path)
@@ -53,6 +60,7 @@ def described(model: Any) -> dict[str, Any]:
     title, address = paper_of(type(model))
     return {
         "gan": type(model).__name__,
+        "class": name_of(type(model)),
         "paper": address,
         "paper_title": title,
         "image_shape": list(model.image_shape),

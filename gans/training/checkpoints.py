@@ -110,7 +110,13 @@ def from_export(folder: str | Path) -> LightningModule:
     Raises:
         MisconfigurationException: See there.
     """
-    return _class_of(read_export(folder)[0]).from_export(folder)
+    found = read_export(folder)[0]
+    if not any(is_named(getattr(gans, name), found["gan"]["class"]) for name in gans.__all__):
+        raise MisconfigurationException(
+            f"{folder} holds a {found['gan']['class']}, which is none of the lab's models: call from_export of its own "
+            "class"
+        )
+    return _class_of(found).from_export(folder)
 
 
 def read_export(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

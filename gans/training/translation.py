@@ -99,7 +99,7 @@ class Translator(GANModule):
         """A function from images, and what else it takes, to images so many times as large; for margin see Portable."""
         channels = self.shapes[0][0]
         height, width = (f"{scale}*{side}" if scale > 1 else side for side in ("height", "width"))
-        images = pictures(channels, f"images in [-1, 1], of any height and width from {self.least} on")
+        images = pictures(channels, f"images in [-1, 1], of any height and width from {max(2, self.least)} on")
         shape = ("batch", self.image_shape[0], height, width)
         about = "their translations, in [-1, 1]"
         return Portable(call, {"images": images, **more}, "translations", shape, about, margin)

@@ -14,13 +14,15 @@ import yaml
 from conftest import fit, images, smallest
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from PIL import Image
 from torch.utils.data import DataLoader
 
 import gans
 import train
 from callbacks import Neighbors
 from callbacks.showing import command, runtime
-from callbacks.showing.facts import facts_of, neighbors
+from callbacks.showing.card import card
+from callbacks.showing.facts import Facts, facts_of, neighbors
 from callbacks.showing.page import page
 from command_line import ROOT, assert_one_sentence, run_train
 from gans.export import folder, graph, show
@@ -115,15 +117,26 @@ def test_exports_lie_in_the_run_by_their_step(trained, capsys):
 
 
 @pytest.mark.parametrize("cls", [gans.StarGAN, gans.StyleDCGAN, gans.InfoGAN, gans.SRResNet, gans.ConvolutionalCGAN])
-def test_the_code_on_a_card_fits_the_network(cls, tmp_path):
-    from callbacks.showing.card import usage
-
+def test_the_code_on_a_card_fits_the_network(cls, tmp_path, monkeypatch):
     model = smallest(cls, **({"num_classes": 3} if cls is gans.ConvolutionalCGAN else {}))
     graph.write(model, model.portable()["generator"], tmp_path / "generator.onnx")
+    monkeypatch.chdir(tmp_path)
+    list(folder.write(model, tmp_path)) if cls is gans.StarGAN else None
+    values = show.described(model)
+    if cls is gans.ConvolutionalCGAN:  # whose classes have names
+        values["networks"]["generator"]["inputs"]["label"]["names"] = ["a cat", "class 1", "a fox"]
+    text = card(values, Facts(), {"generator.onnx": 1e-6}, 1e-3)
+    if cls is gans.ConvolutionalCGAN:
+        assert "a number from 0 to 2: 0 a cat, 1 class 1, 2 a fox |" in text
+    assert "Paper: [" in text
     scope: dict = {}
-    code = "\n".join(usage(show.described(model))).replace("generator.onnx", str(tmp_path / "generator.onnx"))
-    exec(code, scope)
+    first, second = (part.split("```")[0] for part in text.split("```python\n")[1:3])
+    exec(first, scope)
     assert scope["images"].shape[0] == 4
+    assert Image.open("image.png").size[0] % 16 == 0
+    if cls is gans.StarGAN:  # as a reader would paste them, one after the other
+        exec(second, scope)
+        assert scope["images"].shape == (1, 1, 32, 32)
 
 
 def test_what_a_run_says_of_a_moment(trained):
@@ -236,7 +249,8 @@ def test_palettes_are_those_of_label_maps(tmp_path):
         run("explore", f"--ckpt_path={checkpoint}", tools=replace(TOOLS, shown=brief))
         spec = json.loads((tmp_path / "explore.html").read_text().split('id="spec">')[1].split("</script>")[0])
         assert spec["models"][0]["colours"] == colours
-        assert spec["models"][0]["directions_of_data"][0] == f"{direction[0]} to {direction[-1]}"
+        ways = ["photographs to label maps", "label maps to photographs"]
+        assert spec["models"][0]["directions_of_data"] == (ways if direction == "AtoB" else ways[::-1])
     assert all(len(colour) == 7 for of in (Facades, Cityscapes) for colour in of.colours.values())
 
 
@@ -246,10 +260,18 @@ def test_a_gan_of_ones_own_is_named(tmp_path, monkeypatch):
     import mine
 
     path = saved(tmp_path, smallest(mine.Mine), "m.ckpt")
-    with pytest.raises(MisconfigurationException, match="none of the lab's models"):
+    with pytest.raises(
+        MisconfigurationException, match=r"none of the lab's models: name its class, as --model=my_file"
+    ):
         run("export", f"--ckpt_path={path}")
     run("export", f"--ckpt_path={path}", "--model=mine.Mine", f"--export_dir={tmp_path}/out")
     assert type(mine.Mine.from_export(tmp_path / "out")) is mine.Mine
+    with pytest.raises(MisconfigurationException, match="call from_export of its own"):
+        gans.from_export(tmp_path / "out")
+    text = (tmp_path / "out/README.md").read_text()
+    assert "from mine import Mine" in text
+    assert "Mine.from_export" in text
+    assert (tmp_path / "out/generator.safetensors").stat().st_mode & 0o044 == 0o044  # for others to read
     with pytest.raises(MisconfigurationException, match="names no GAN"):
         run("export", f"--ckpt_path={path}", "--model=mine.Other")
 
@@ -263,6 +285,7 @@ def test_a_gan_of_ones_own_is_named(tmp_path, monkeypatch):
         (["export", "--ckpt_path=[a.ckpt,b.ckpt]"], ["must name one checkpoint"]),
         (["export", "--ckpt_path=a.ckpt", "--opset=9"], ["--opset is no option of export", "--export_dir"]),
         (["explore", "--ckpt_path=a.ckpt", "--export_dir=x"], ["--export_dir is no option of explore", "--page"]),
+        (["export", f"--ckpt_path={__file__}", f"--export_dir={__file__}"], ["is no checkpoint"]),
         (["export", "runs/a.ckpt"], ["runs/a.ckpt belongs to no option", "--ckpt_path=runs/a.ckpt"]),
         (["explore", "--ckpt_path=[a.ckpt"], ["--ckpt_path=[a.ckpt"]),
         (["explore", "--ckpt_path=[]"], ["--ckpt_path=[]"]),
@@ -295,8 +318,9 @@ def test_help_says_what_there_is(capsys):
 def test_kinds_are_not_mixed_and_pages_are_files(trained, tmp_path):
     out, _ = trained
     last = f"{out}/checkpoints/last.ckpt"
-    with pytest.raises(MisconfigurationException, match="is a folder: name a file"):
-        run("explore", f"--ckpt_path={last}", f"--page={tmp_path}")
+    for page_file in (tmp_path, tmp_path / "page", f"{tmp_path}/folder/"):
+        with pytest.raises(MisconfigurationException, match=r"must name a file that ends in \.html"):
+            run("explore", f"--ckpt_path={last}", f"--page={page_file}", tools=replace(TOOLS, shown=brief))
     (tmp_path / "file").touch()
     for words in (["explore", f"--page={tmp_path}/file/p.html"], ["export", f"--export_dir={tmp_path}/file/x"]):
         with pytest.raises(MisconfigurationException, match="cannot be written"):

@@ -89,6 +89,7 @@ def test_codes_directions_and_walks_draw_what_pytorch_draws(chromium, written): 
         for number in (1, 5):
             place.locator(".grid button").nth(number).focus()
             place.keyboard.press("Enter")
+        place.keyboard.press("Enter")  # once is enough
         assert place.evaluate("lab.kept().length") == 2
         slide(place, "from A to B", 1)
         to = place.evaluate(DATA)
@@ -97,6 +98,8 @@ def test_codes_directions_and_walks_draw_what_pytorch_draws(chromium, written): 
         place.wait_for_timeout(300)
         place.get_by_role("button", name="Pause").click()
         assert place.evaluate("+document.querySelector('main section:last-child input').value") < 1
+        place.get_by_role("button", name="kept sample 1").filter(has_text="×").click()
+        assert place.evaluate("lab.kept().length") == 1
         with place.expect_download() as saved:
             place.get_by_role("button", name="Save as PNG").nth(1).click()
         assert Image.open(saved.value.path()).size == (16, 16)
@@ -174,6 +177,9 @@ def test_a_picture_that_is_dropped_is_translated_as_pytorch_does(chromium, writt
         until(place, lambda: place.evaluate("lab.translated || 0") == 1)
         assert "61 × 45 pixels" in place.inner_text(".drop")
         assert_drawn(place, "lab.models[0].canvas", model.translate(images)[0])
+        with place.expect_download() as saved:
+            place.get_by_role("button", name="Save as PNG").last.click()
+        assert saved.value.suggested_filename == "CycleGAN_0_my_photo.png"
         slide(place, "original", 100)
         assert "inset(0px 0%" in place.evaluate("document.querySelector('.view .over').style.clipPath")
         place.get_by_role("button", name="B to A").click()

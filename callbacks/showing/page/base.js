@@ -77,7 +77,8 @@ function pace(milliseconds, samples) {
   byId("pace").textContent = `Last: ${milliseconds < 10 ? milliseconds.toFixed(1) : milliseconds.toFixed(0)} ms an image` + (samples > 1 ? `, ${samples} at once.` : ".");
 }
 
-// Calls that come faster than they are answered: all but the newest are left out.
+// Calls that come faster than they are answered: all but the newest are left out. The last argument of a call tells
+// whether a newer one is waiting.
 function latest(work) {
   let running = false, again = null;
   return async function call(...given) {
@@ -88,7 +89,7 @@ function latest(work) {
       while (again) {
         const now = again;
         again = null;
-        await work(...now);
+        await work(...now, () => again !== null);
         byId("status").className = "idle"; // also of what failed before
       }
     } catch (error) {
@@ -140,7 +141,7 @@ function joined(canvases, columns) {
   return sheet;
 }
 
-const saveButton = (canvas, name) => el("button", { type: "button", onclick: () => save(canvas(), name) }, "Save as PNG");
+const saveButton = (canvas, name) => el("button", { type: "button", onclick: () => save(canvas(), plain(name())) }, "Save as PNG");
 
 // What is asked of a number in a file name.
 const plain = text => text.replace(/[^\w.-]+/g, "_");
@@ -152,7 +153,8 @@ window.lab = lab;
 function facts() {
   for (const model of spec.models) {
     const paper = model.paper ? [" · ", el("a", { href: model.paper }, "paper")] : [];
-    byId("facts").append(el("p", {}, el("strong", {}, model.title), ` · ${model.facts.join(" · ")}`, ...paper));
+    const name = spec.models.length > 1 ? [el("strong", {}, model.title), " · "] : [];
+    byId("facts").append(el("p", {}, ...name, model.facts.join(" · "), ...paper));
   }
 }
 

@@ -40,7 +40,7 @@ class Translator {
   }
 
   // The translation of an image as pixels: whole or, where a part depends on its surroundings alone, tile by tile.
-  async translate(image, more, progress) {
+  async translate(image, more, progress, stale) {
     const channels = this.shape[1], input = values(image, channels), { width, height } = image, side = 128;
     const network = this.spec.networks[this.network].inputs;
     const given = Object.fromEntries(Object.entries(more).filter(([name]) => network[name]));
@@ -53,6 +53,7 @@ class Translator {
     for (let top = 0; top < height; top += side) for (let left = 0; left < width; left += side) tiles.push([left, top]);
     for (const [n, [left, top]] of tiles.entries()) {
       progress(n / tiles.length);
+      if (stale()) return null;
       const x = Math.max(0, left - m), y = Math.max(0, top - m);
       const w = Math.min(width, left + side + m) - x, h = Math.min(height, top + side + m) - y;
       const { data, dims } = await this.call(cut(input, channels, x, y, w, h), w, h, given);
@@ -157,7 +158,7 @@ function comparison(translator, original) {
   });
   const glass = el("button", { type: "button", "aria-pressed": String(magnifies), onclick: () => { magnifies = !magnifies; glass.setAttribute("aria-pressed", magnifies); look(); } }, "Lens (left: original)");
   return {
-    element: el("div", {}, el("h3", {}, translator.spec.title), view, wipe.element, el("div", { class: "row" }, glass, saveButton(() => translator.canvas, plain(`${translator.spec.title}_${original()}`)))),
+    element: el("div", {}, el("h3", {}, translator.spec.title), view, wipe.element, el("div", { class: "row" }, glass, saveButton(() => translator.canvas, () => `${translator.spec.title}_${original()}`))),
     update(image, result) { show(over, image); show(translator.canvas, result); look(); },
     wipe,
   };
@@ -174,13 +175,15 @@ async function translators(main) {
   const views = models.map(m => comparison(m, () => name));
   const note = el("p", { class: "quiet" }, "");
 
-  const translate = latest(async () => {
+  const translate = latest(async (...given) => {
+    const stale = given.at(-1);
     if (!source) return;
     const more = { seed: { type: "int64", data: BigInt64Array.of(BigInt(seed)), dims: [] } };
     if (domains) more.domains = { type: "float32", data: Float32Array.from(wanted, Number), dims: [1, wanted.length] };
     const image = source;
     for (const [n, model] of models.entries()) {
-      const result = await model.translate(image, more, done => { progress.hidden = done >= 1; progress.value = done; });
+      const result = await model.translate(image, more, done => { progress.hidden = done >= 1; progress.value = done; }, stale);
+      if (!result) return; // a newer image is waiting
       views[n].update(image, result);
       lab.result = result;
     }
@@ -209,11 +212,14 @@ async function translators(main) {
     context.imageSmoothingQuality = "high";
     context.drawImage(opened, 0, 0, canvas.width, canvas.height);
     source = context.getImageData(0, 0, canvas.width, canvas.height);
-    return translate();
+    show(preview, source);
+    preview.hidden = false;
+    return translate().then(() => views[0].element.scrollIntoView({ block: "nearest", behavior: "smooth" }));
   }
 
   const file = el("input", { type: "file", accept: "image/*", onchange: event => event.target.files[0] && open(event.target.files[0]) });
-  const drop = el("div", { class: "drop" }, el("div", { class: "row" }, el("label", { class: "file" }, "Choose an image", file), "or drop one here, or paste it."), note);
+  const preview = el("canvas", { class: "preview", width: 1, height: 1, hidden: true, role: "img", "aria-label": "your image" });
+  const drop = el("div", { class: "drop" }, el("div", { class: "row" }, el("label", { class: "file" }, "Choose an image", file), "or drop one here, or paste it."), preview, note);
   for (const kind of ["dragenter", "dragover"]) drop.addEventListener(kind, event => { event.preventDefault(); drop.classList.add("over"); });
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
   document.addEventListener("dragover", event => event.preventDefault());
@@ -232,12 +238,12 @@ async function translators(main) {
   if (models.some(m => m.spec.networks.generator.inputs.seed)) controls.push(el("div", { class: "row" }, el("button", { type: "button", onclick: () => { seed++; translate(); } }, "Another variant"), el("span", { class: "quiet" }, "Half of some features are dropped, others each time.")));
   const drawing = easel(size, first.spec.colours, () => use());
   function use() { name = "drawing"; opened = null; source = drawing.image(); return translate(); }
-  const about = first.scale > 1 ? `Makes images ${first.scale} times as large, tile by tile.` : `Trained on ${first.spec.image_shape[1]} px; images of any size are taken.`;
+  const about = first.scale > 1 ? `Makes images ${first.scale} times as large, tile by tile.` : `Trained on ${first.spec.image_shape[1]} px; images of other sizes are taken, too.`;
   main.append(
     el("div", { class: "panels" },
       el("section", {}, el("h2", {}, "Your image"), el("p", { class: "quiet" }, about), drop, el("div", { class: "row" }, largest), ...controls,
         el("h2", { style: "margin-top:1em" }, Object.keys(first.spec.colours).length ? "Or paint with the labels' colours" : "Or draw one"), drawing.element,
-        el("div", { class: "row" }, el("button", { type: "button", class: "main", onclick: () => use() }, "Translate the drawing"), saveButton(() => drawing.canvas, "drawing"))),
+        el("div", { class: "row" }, el("button", { type: "button", class: "main", onclick: () => use() }, "Translate the drawing"), saveButton(() => drawing.canvas, () => "drawing"))),
       el("section", {}, el("h2", {}, "Result"), progress, el("div", { class: models.length > 1 ? "models" : "" }, ...views.map(v => v.element)))));
   Object.assign(lab, { models, open, use, translate, views, drawing, setSeed: value => { seed = value; }, setLimit: value => { limit = value; } });
   if (Object.keys(first.spec.colours).length) await use(); // there is something to see already

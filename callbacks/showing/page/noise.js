@@ -131,7 +131,7 @@ async function samplers(main) {
       const step = size <= 64 ? 8 : size <= 128 ? 4 : 1; // so that pictures come soon
       for (let i = 0; i < count; i += step) await model.draw(grid.slice(i, i + step), cells[m].slice(i, i + step).map(c => c.canvas), psi);
     }
-    cells.forEach(of => of.forEach(({ button }, i) => button.setAttribute("aria-label", `sample ${grid[i].seed} ${word(grid[i])}; select it and keep it`)));
+    cells.forEach(of => of.forEach(({ button }, i) => button.setAttribute("aria-label", `sample ${[grid[i].seed, word(grid[i])].filter(Boolean).join(", ")}: select it and keep it`)));
   });
   function draw() {
     grid = Array.from({ length: count }, (_, i) => fresh(seed + i, i));
@@ -153,7 +153,7 @@ async function samplers(main) {
   const panels = el("div", { class: models.length > 1 ? "" : "panels wide" });
   main.append(panels);
   panels.append(el("section", {}, el("h2", {}, "Samples"), el("p", { class: "quiet" }, "Click one to keep it, and to change it."),
-    el("div", { class: "row" }, again, saveButton(sheets, plain(`${spec.title}_samples_${seed}`))), ...controls, truncation.element,
+    el("div", { class: "row" }, again, saveButton(sheets, () => `${spec.title}_samples_${seed}`)), ...controls, truncation.element,
     perModel(m => el("div", { class: "grid", style: `grid-template-columns: repeat(${columns}, 1fr)` }, ...cells[m.number].map(c => c.button)))));
 
   // The selected one
@@ -177,7 +177,7 @@ async function samplers(main) {
   const back = el("button", { type: "button", onclick: () => take({ ...current, moves: current.moves.map(() => 0) }) }, "Reset directions");
   panels.append(el("section", {}, el("h2", {}, "Change the selected one"), el("div", { class: models.length > 1 ? "panels" : "" },
     el("div", {}, perModel(m => el("div", { class: "large" }, large[m.number])),
-      nearest, el("div", { class: "row" }, el("button", { type: "button", onclick: () => keepIt() }, "Keep it"), back, saveButton(() => joined(large, large.length), plain(`${spec.title}_sample`)))),
+      nearest, el("div", { class: "row" }, el("button", { type: "button", onclick: () => keepIt() }, "Keep it"), back, saveButton(() => joined(large, large.length), () => `${spec.title}_sample`))),
     el("div", {}, ...(classes ? [el("h3", {}, "Class"), classes.element] : []), ...(kinds ? [el("h3", {}, "Categorical code"), kinds.element] : []),
       ...codeSliders.map(s => s.element), ...moves.map(s => s.element),
       el("p", { class: "quiet" }, `Directions are those in which ${first.styled ? "the styles w vary" : "the first layer's features vary"} most, in standard deviations.`)))));
@@ -234,18 +234,32 @@ async function samplers(main) {
   });
   const pair = el("div", { class: "panels", hidden: true },
     el("div", {}, el("h3", {}, "A walk"), along.element, perModel(m => el("div", { class: "large" }, walk[m.number])),
-      el("div", { class: "row" }, play, saveButton(() => joined(walk, walk.length), plain(`${spec.title}_between`)))),
+      el("div", { class: "row" }, play, saveButton(() => joined(walk, walk.length), () => `${spec.title}_between`))),
     ...(cutoff ? [el("div", {}, el("h3", {}, "Their styles mixed: the coarse ones of A, the fine ones of B"), cutoff.element, perModel(m => el("div", { class: "large" }, mixed[m.number])),
-      el("div", { class: "row" }, saveButton(() => joined(mixed.filter(c => c.width > 1), 1), plain(`${spec.title}_mixed`))))] : []));
+      el("div", { class: "row" }, saveButton(() => joined(mixed.filter(c => c.width > 1), 1), () => `${spec.title}_mixed`)))] : []));
   const hint = el("p", { class: "quiet" }, "Keep two samples to walk from one to the other.");
-  function keepIt() { kept.push(copy(current)); if (kept.length > 1) ends = [kept.length - 2, kept.length - 1]; listKept(); }
+  function keepIt() {
+    const same = kept.findIndex(point => JSON.stringify(point) === JSON.stringify(current));
+    if (same < 0) kept.push(copy(current));
+    if (kept.length > 1) ends = same < 0 ? [kept.length - 2, kept.length - 1] : ends;
+    listKept();
+  }
+  function drop(n) {
+    kept.splice(n, 1);
+    ends = ends.map(e => Math.max(0, e > n || e >= kept.length ? e - 1 : e));
+    if (ends[0] === ends[1]) ends = [0, Math.min(1, kept.length - 1)];
+    listKept();
+  }
   async function listKept() {
     strip.replaceChildren(...kept.map((point, n) => {
       const canvas = el("canvas", { width: 1, height: 1 });
       first.draw([point], [canvas], psi);
-      const mark = ends[0] === n && kept.length > 1 ? "A" : ends[1] === n && kept.length > 1 ? "B" : "";
-      return el("figure", {}, el("button", { type: "button", "aria-label": `kept sample ${n + 1} ${word(point)} ${mark}; change it above`, "aria-pressed": String(!!mark), onclick: () => take(point) }, canvas),
-        el("figcaption", {}, mark || `${n + 1}`, " ", ...["A", "B"].map((end, e) => el("button", { type: "button", style: "width:auto;padding:0 .4em", "aria-label": `kept sample ${n + 1} is ${end}`, onclick: () => { ends[e] = n; listKept(); } }, end))));
+      const name = [`kept sample ${n + 1}`, word(point)].filter(Boolean).join(", ");
+      const small = (text, attributes) => el("button", { type: "button", class: "tiny", ...attributes }, text);
+      return el("figure", {}, el("button", { type: "button", "aria-label": `${name}: change it above`, onclick: () => take(point) }, canvas),
+        el("figcaption", {}, ...(word(point) ? [word(point), el("br")] : []),
+          ...["A", "B"].map((end, e) => small(end, { "aria-label": `${name} is ${end}`, "aria-pressed": String(kept.length > 1 && ends[e] === n), onclick: () => { ends[e] = n; listKept(); } })),
+          small("×", { "aria-label": `${name}: do not keep it`, onclick: () => drop(n) })));
     }));
     pair.hidden = kept.length < 2;
     hint.hidden = kept.length > 1;
