@@ -30,11 +30,11 @@ FORKING = """#!{python} -S
 import json, os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-    signal.signal(number, lambda number, _: server.send(bytes([number])))
 told = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 socket.send_fds(server, [len(told).to_bytes(8, "big")], [0, 1, 2])
 server.sendall(told)
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, lambda number, _: server.send(bytes([number])))
 code = int(server.recv(16) or -9)
 if code < 0:
     signal.signal(-code, signal.SIG_DFL) if code != -9 else None
@@ -99,18 +99,20 @@ def _fork(client):
     with client:
         size, streams, _, _ = socket.recv_fds(client, 8, 3)
         told = b""
-        while len(told) < int.from_bytes(size, "big"):
-            told += client.recv(1 << 20)
+        while len(told) < int.from_bytes(size, "big") and (part := client.recv(1 << 20)):
+            told += part
+        if not size or len(told) < int.from_bytes(size, "big"):  # it was killed meanwhile
+            return
         words, folder, variables = json.loads(told)
         process = SERVER.Process(target=_forked, args=(words, folder, Streams(streams), variables))
         process.start()
         for stream in streams:
             os.close(stream)
-        while process.sentinel not in (ready := connection.wait([process.sentinel, client])):
-            assert ready
+        while process.sentinel not in connection.wait([process.sentinel, client]):
             signals = client.recv(16)
-            for number in signals or [signal.SIGKILL]:
-                os.kill(process.pid, number)
+            with suppress(ProcessLookupError):
+                for number in signals or [signal.SIGKILL]:
+                    os.kill(process.pid, number)
             if not signals:
                 break
         process.join()
