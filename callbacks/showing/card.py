@@ -81,14 +81,10 @@ def _ends(network: dict[str, Any]) -> str:
 def meaning(given: dict[str, Any]) -> str:
     """What a tensor is, with the names of its values where these are more than numbers."""
     names = given.get("names", [])
-    if (
-        not given["shape"]
-        or all(name.removeprefix("class ").isdigit() for name in names)
-        or "batch" not in given["shape"]
-    ):
+    if len(given["shape"]) != 1 or all(name.removeprefix("class ").isdigit() for name in names):
         return str(given["about"])
     told = ", ".join(f"{number} {name}" for number, name in enumerate(names))
-    return f"{given['about']}: {told}" if len(given["shape"]) == 1 else str(given["about"])
+    return f"{given['about']}: {' '.join(told.split())}".replace("|", "\\|")  # which would end the cell of a table
 
 
 def shape(given: dict[str, Any]) -> str:

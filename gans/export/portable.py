@@ -60,7 +60,7 @@ class Portable:
             name: {
                 "shape": list(given.shape),
                 "type": kind,
-                "about": given.about,
+                "about": " ".join(given.about.split()),  # names of classes are in it, which are names of folders
                 "values": given.values,
                 "names": list(given.names),
             }

@@ -124,10 +124,10 @@ def test_the_code_on_a_card_fits_the_network(cls, tmp_path, monkeypatch):
     list(folder.write(model, tmp_path)) if cls is gans.StarGAN else None
     values = show.described(model)
     if cls is gans.ConvolutionalCGAN:  # whose classes have names
-        values["networks"]["generator"]["inputs"]["label"]["names"] = ["a cat", "class 1", "a fox"]
+        values["networks"]["generator"]["inputs"]["label"]["names"] = ["a cat", "class 1", "a\nfox|"]
     text = card(values, Facts(), {"generator.onnx": 1e-6}, 1e-3)
     if cls is gans.ConvolutionalCGAN:
-        assert "a number from 0 to 2: 0 a cat, 1 class 1, 2 a fox |" in text
+        assert "a number from 0 to 2: 0 a cat, 1 class 1, 2 a fox\\| |" in text
     assert "Paper: [" in text
     scope: dict = {}
     first, second = (part.split("```")[0] for part in text.split("```python\n")[1:3])
