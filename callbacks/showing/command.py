@@ -139,7 +139,7 @@ def export(checkpoint: Path, to: str | None, cls: str | None, tools: Tools) -> N
             files[name] = error
             bar.update()
     text, readme = card(values, facts_of(checkpoint, values["step"]), files, tools.tolerance), folder / "README.md"
-    kept = readme.exists() and readme.read_text(encoding="utf-8") != text  # somebody has filled it in
+    kept = readme.exists() and readme.read_text(encoding="utf-8", errors="replace") != text  # somebody has filled it in
     with whole(folder / "README.new.md" if kept else readme) as partial:
         partial.write_text(text, encoding="utf-8")
     for name, error in files.items():
@@ -152,6 +152,10 @@ def export(checkpoint: Path, to: str | None, cls: str | None, tools: Tools) -> N
 
 def explore(checkpoints: list[Path], given: dict[str, str], tools: Tools) -> None:
     """Write a page on which generators can be tried out."""
+    to = given.get("page")
+    path = Path(to) if to else (run_of(checkpoints[0]) or checkpoints[0].parent) / "explore.html"
+    if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
+        raise MisconfigurationException(f"--page={to} must name a file that ends in .html")
     loaded = [tools.load(checkpoint, given.get("model")) for checkpoint in checkpoints]
     if len({"images" in tools.described(model)["networks"]["generator"]["inputs"] for model in loaded}) > 1:
         raise MisconfigurationException(
@@ -185,10 +189,6 @@ def explore(checkpoints: list[Path], given: dict[str, str], tools: Tools) -> Non
         values["title"] = f"{values['gan']}{on}" if alone else f"{values['gan']}{on}, {step}"
         values["facts"] = [step, *values["facts"]] if alone else values["facts"]
     title = " and ".join(dict.fromkeys(values["title"] for values in models))
-    to = given.get("page")
-    path = Path(to) if to else (run_of(checkpoints[0]) or checkpoints[0].parent) / "explore.html"
-    if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
-        raise MisconfigurationException(f"--page={to} must name a file that ends in .html")
     try:
         with whole(path) as partial:
             partial.write_text(page(title, models, networks, files), encoding="utf-8")

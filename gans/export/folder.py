@@ -1,6 +1,6 @@
 """The folder that an export writes: networks as ONNX files, the generator's weights, and what they are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,12 @@ def generator_of(model: Any) -> nn.Module:
     return averaged if averaged is not None else model.generator  # type: ignore[no-any-return]
 
 
-def write(model: Any, folder: Path, told: Callable[[str], None] = lambda _: None) -> Iterator[tuple[str, float | None]]:
+def write(model: Any, folder: Path) -> Iterator[tuple[str, float | None]]:
     """Write a model's files into a folder, and check each.
 
     Args:
         model: A GAN, loaded to sample.
         folder: Where to; it is made if need be, and its files of the same names are replaced.
-        told: Is given the name of each file before it is written.
 
     Yields:
         The name of a file that is written, and by how much it differs from PyTorch at most, if it is a network.
@@ -40,7 +39,6 @@ def write(model: Any, folder: Path, told: Callable[[str], None] = lambda _: None
         folder.mkdir(parents=True, exist_ok=True)
         for name, portable in functions.items():
             path, partial = folder / f"{name}.onnx", folder / f".{name}.partial.onnx"
-            told(path.name)
             try:
                 graph.write(model, portable, partial)
                 error = graph.largest_error(portable, partial)
@@ -48,7 +46,6 @@ def write(model: Any, folder: Path, told: Callable[[str], None] = lambda _: None
             finally:
                 partial.unlink(missing_ok=True)
             yield path.name, error
-        told(WEIGHTS)
         weights: dict[str, Tensor] = {k: w.contiguous().clone() for k, w in generator_of(model).state_dict().items()}
         partial = folder / f".{WEIGHTS}.partial"
         try:
