@@ -195,6 +195,15 @@ def test_an_image_is_enlarged_tile_by_tile_without_seams(chromium, written, tmp_
         until(place, lambda: place.evaluate("lab.translated || 0") == 1)
         assert "enlarged to 300 × 278" in place.inner_text(".drop")
         assert_drawn(place, "lab.models[0].canvas", model.translate(images)[0])
+        photograph(tmp_path / "big.png", 1100, 1100)
+        photograph(tmp_path / "small.png", 20, 30)
+        place.select_option("select", "0")
+        place.set_input_files("input[type=file]", tmp_path / "big.png")
+        until(place, lambda: place.locator("progress").is_visible())
+        place.set_input_files("input[type=file]", tmp_path / "small.png")  # which the other tiles do not hold up
+        until(place, lambda: place.evaluate("[lab.result.width, lab.result.height]") == [40, 60])
+        assert place.locator("progress").is_hidden()
+        assert place.evaluate("lab.translated") == 3  # the first one in two sizes, and this; the large one was given up
         view = place.locator(".view")
         view.hover()
         assert place.locator(".lens").is_visible()

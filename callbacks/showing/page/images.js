@@ -181,6 +181,7 @@ async function translators(main) {
     const more = { seed: { type: "int64", data: BigInt64Array.of(BigInt(seed)), dims: [] } };
     if (domains) more.domains = { type: "float32", data: Float32Array.from(wanted, Number), dims: [1, wanted.length] };
     const image = source;
+    progress.hidden = true; // of one that was given up
     for (const [n, model] of models.entries()) {
       const result = await model.translate(image, more, done => { progress.hidden = done >= 1; progress.value = done; }, stale);
       if (!result) return; // a newer image is waiting
