@@ -190,6 +190,11 @@ class StyledGAN(NoiseGAN):
 
     generator: StyleGenerator
 
+    def pictures(self, w: Tensor) -> Tensor:
+        """The images of styles, as ``sample_from`` gives those of noise."""
+        with self.sampling() as generator:
+            return generator.synthesis(w).float().clamp(-1, 1)
+
     def views(self, columns: int) -> dict[str, Tensor]:
         """Pictures of the style space, name to images (rows, columns, C, H, W) in [-1, 1]; at least two columns.
 
@@ -199,21 +204,17 @@ class StyledGAN(NoiseGAN):
           image at the left and whose other styles are those of the image above (figure 3); the corner is black.
         """
         with self.sampling() as generator:
-
-            def pictures(w: Tensor) -> Tensor:
-                return generator.synthesis(w).float().clamp(-1, 1)
-
             first, last, left = (generator.mapping(self.noise(4)) for _ in range(3))
             top = generator.mapping(self.noise(columns - 1))
             share = torch.linspace(0, 1, columns, device=first.device, dtype=first.dtype)[:, None]
             between = torch.lerp(first[:, None], last[:, None], share)
             truncated = [generator.truncate(first, psi) for psi in torch.linspace(1, -1, columns).tolist()]
             mixed = generator.mix(left.repeat_interleave(columns - 1, 0), top.repeat(4, 1), generator.coarse)
-            rows = torch.cat([pictures(left)[:, None], pictures(mixed).unflatten(0, (4, -1))], 1)
-            first_row = torch.cat([torch.full_like(rows[0, :1], -1), pictures(top)])
+            rows = torch.cat([self.pictures(left)[:, None], self.pictures(mixed).unflatten(0, (4, -1))], 1)
+            first_row = torch.cat([torch.full_like(rows[0, :1], -1), self.pictures(top)])
             return super().views(columns) | {
-                "interpolation_w": pictures(between.flatten(0, 1)).unflatten(0, (4, -1)),
-                "truncation": torch.stack([pictures(w) for w in truncated], 1),
+                "interpolation_w": self.pictures(between.flatten(0, 1)).unflatten(0, (4, -1)),
+                "truncation": torch.stack([self.pictures(w) for w in truncated], 1),
                 "style_mixing": torch.cat([first_row[None], rows]),
             }
 
@@ -224,19 +225,15 @@ class StyledGAN(NoiseGAN):
             with self.sampling() as generator:
                 return generator.truncate(generator.mapping(noise), psi).float()
 
-        def images(w: Tensor) -> Tensor:
-            with self.sampling() as generator:
-                return generator.synthesis(w).float().clamp(-1, 1)
-
         layers, size = self.generator.layers, self.latent_dim
         psi = Input((), "truncation psi: 1 for none, 0 for the mean of all styles", lambda _: torch.tensor(0.7))
         first = {"noise": normal(size), "truncation": psi}
         w = Input(("batch", layers, size), "styles", lambda at: torch.randn(at["batch"], layers, size))
         mapping = Portable(styles, first, "styles", w.shape, "the style of each layer")
         return {
-            "generator": self.sampled(lambda *given: images(styles(*given)), first),
+            "generator": self.sampled(lambda *given: self.pictures(styles(*given)), first),
             "mapping": mapping,
-            "synthesis": self.sampled(images, {"styles": w}),
+            "synthesis": self.sampled(self.pictures, {"styles": w}),
         }
 
 

@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
-from callbacks.command_line.config_files import load, options_in
+from callbacks.command_line.config_files import load
 from callbacks.runs.files import whole
 from callbacks.runs.find import find_checkpoint, run_of
 from callbacks.runs.record import say
@@ -18,6 +18,7 @@ from callbacks.showing.card import card
 from callbacks.showing.facts import facts_of, lines, neighbors
 from callbacks.showing.page import page
 from callbacks.showing.runtime import runtime
+from callbacks.studies.command import split
 
 EXPORT = """\
 usage: python train.py export --ckpt_path=FILE [--run_dir=RUN] [--export_dir=FOLDER] [--model=CLASS]
@@ -102,16 +103,13 @@ def showing(words: list[str], tools: Tools) -> None:
 
 
 def _options(command: str, words: list[str]) -> dict[str, str]:
-    known = OPTIONS[command]
-    given: dict[str, str] = {}
-    for option, value in options_in(words):
-        if option[2:] not in known:
-            raise MisconfigurationException(
-                f"{option} is no option of {command}: there are {', '.join(f'--{name}' for name in known)}"
-            )
-        given[option[2:]] = value
-    taken = [word for word in words if word.startswith("--") or word in given.values()]
-    if stray := [word for word in words if word not in taken]:
+    stray, given, others = split(words, OPTIONS[command])
+    if others:
+        raise MisconfigurationException(
+            f"{others[0].partition('=')[0]} is no option of {command}: there are "
+            f"{', '.join(f'--{name}' for name in OPTIONS[command])}"
+        )
+    if stray:
         raise MisconfigurationException(f"{stray[0]} belongs to no option of {command}: give --ckpt_path={stray[0]}")
     return given
 

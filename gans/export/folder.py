@@ -5,16 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
 from gans.export import graph
 from gans.training.checkpoints import WEIGHTS
-
-
-def generator_of(model: Any) -> nn.Module:
-    """The network that makes pictures."""
-    averaged = model.averaged_generator
-    return averaged if averaged is not None else model.generator  # type: ignore[no-any-return]
 
 
 def write(model: Any, folder: Path) -> Iterator[tuple[str, float | None]]:
@@ -46,7 +40,8 @@ def write(model: Any, folder: Path) -> Iterator[tuple[str, float | None]]:
             finally:
                 partial.unlink(missing_ok=True)
             yield path.name, error
-        weights: dict[str, Tensor] = {k: w.contiguous().clone() for k, w in generator_of(model).state_dict().items()}
+        with model.sampling() as generator:
+            weights: dict[str, Tensor] = {k: w.contiguous().clone() for k, w in generator.state_dict().items()}
         partial = folder / f".{WEIGHTS}.partial"
         try:
             partial.write_bytes(save(weights, model.metadata()))  # its save_file lets nobody else read it

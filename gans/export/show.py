@@ -44,14 +44,14 @@ def load(path: Path, cls: str | None) -> Any:
 def paper_of(cls: type) -> tuple[str, str]:
     """Title and address of the paper, by the first line of the file that a class is in; empty where it names none."""
     for base in cls.__mro__:
-        text = sys.modules[base.__module__].__doc__ or ""
-        if base.__module__.startswith("gans.") and (
-            found := re.search(r"\b(\d{4}\.\d{4,5})\b", text.partition("\n")[0])
-        ):
-            title = re.match(r"[^:]*:\s*(.*?)\s*\(", text)
+        if not base.__module__.startswith("gans."):
+            continue
+        line = (sys.modules[base.__module__].__doc__ or "").partition("\n")[0]
+        if found := re.search(r"\b(\d{4}\.\d{4,5})\b", line):
+            title = re.match(r"[^:]*:\s*(.*?)\s*\(", line)
             return title[1] if title else base.__name__, f"https://arxiv.org/abs/{found[1]}"
-        if base.__module__.startswith("gans.") and base.__module__.count(".") == 1 and base is cls:
-            return text.partition("\n")[0].rstrip("."), ""
+        if base is cls and base.__module__.count(".") == 1:  # a paper's own file, of no paper on arXiv
+            return line.rstrip("."), ""
     return "", ""
 
 
